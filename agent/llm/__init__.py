@@ -1,0 +1,1 @@
+"""Providers that propose and judge: one file each."""

@@ -1,0 +1,299 @@
+"""What the loop passes around and writes down: order parameters, judgements and findings.
+
+Everything here is plain data (pydantic, frozen, extra fields forbidden), so `findings.json` has a published
+schema (`Findings.model_json_schema()`) and a reader of any language can use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FINDINGS_FORMAT = "order-parameter-findings"
+FINDINGS_VERSION = 1
+
+Verdict = Literal["accepted", "rejected", "vetoed", "not tested"]
+Badge = Literal["rule", "judged"]
+Origin = Literal["agent", "human", "memory"]
+JudgementStatus = Literal["read", "cannot_tell", "refused", "unreadable"]
+
+
+class Record(BaseModel):
+    """Base: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OrderParameter(Record):
+    """A question in plain English with an ordinal answer scale, scored on one response at a time.
+
+    Attributes:
+        name: A short noun phrase, shown in tables.
+        definition: One sentence saying what is measured.
+        question: What the judge is asked about one response.
+        levels: Anchors of the ordinal scale, lowest first (level k is `levels[k]`); 2 to 7 of them.
+        direction: Predicted sign of the change of the expected level (after minus before); 0: not predicted.
+        origin: Who proposed it.
+        rule: The exact measurable rule behind the words (see `probes.rules.Rule.as_dict`), or None when only an LLM can judge it.
+        supported_by: Keys of the evidence pairs the proposer cited.
+    """
+
+    name: str
+    definition: str
+    question: str
+    levels: tuple[str, ...]
+    direction: Literal[-1, 0, 1] = 0
+    origin: Origin = "agent"
+    rule: dict[str, Any] | None = None
+    supported_by: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Content hash of what a judge is asked (question, levels, rule): the same question has the same id in every run."""
+        text = json.dumps([self.question, list(self.levels), self.rule], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def badge(self) -> Badge:
+        """`rule` when an exact rule judges it, `judged` when an LLM does."""
+        return "judged" if self.rule is None else "rule"
+
+
+class Judgement(Record):
+    """One reading of one response by one judge. `level` is None exactly when `status` is not `read`: missing is not zero."""
+
+    parameter_id: str
+    response_key: str
+    repeat: int = 0
+    status: JudgementStatus = "read"
+    level: int | None = None
+    probabilities: tuple[float, ...] | None = None
+    quote: str | None = None
+
+
+class Estimate(Record):
+    """A number with its 95% interval. Values are never clipped: an estimate outside [0, 1] is printed and flagged.
+
+    Attributes:
+        estimate: The estimate; None when it is not printed (the reason stands in `note`).
+        low, high: Limits of the 95% interval; None when no interval is defined.
+        n: Responses it rests on.
+        note: What qualifies it ("at most", "for these prompts only", ...), empty when nothing does.
+    """
+
+    estimate: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    note: str = ""
+
+
+class ContrastRecord(Record):
+    """What is compared: which responses are *before* and which *after*."""
+
+    kind: Literal["window", "ends", "split", "sides"]
+    before: str
+    after: str
+    before_steps: tuple[int, ...] = ()
+    after_steps: tuple[int, ...] = ()
+    window: int | None = None
+    n_before: int
+    n_after: int
+    n_prompts: int
+    n_prompts_excluded: int = 0
+    likelihoods: bool
+
+
+class LevelDistribution(Record):
+    """Share of responses at each level per side (weighted, prompts equal); `missing_*` is the rate of judgements that are not `read`."""
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    missing_before: float = 0.0
+    missing_after: float = 0.0
+    refused: int = 0
+    unreadable: int = 0
+    cannot_tell: int = 0
+
+
+class Course(Record):
+    """Expected level along the run: `steps[k]` -> `estimate[k]` with limits; None where the step is unknown (never extrapolated)."""
+
+    steps: tuple[int, ...]
+    estimate: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+class EvidencePair(Record):
+    """Two responses to one prompt, one from each side, that show the parameter. Untrusted text: escape it wherever it is shown."""
+
+    prompt: str
+    system: str = ""
+    before: str
+    after: str
+    before_level: int | None = None
+    after_level: int | None = None
+    before_quote: str | None = None
+    after_quote: str | None = None
+
+
+class ParameterFinding(Record):
+    """One order parameter and what it explains of the contrast. All shares are of the *total* change D, on the confirm half.
+
+    Attributes:
+        change: D[O], the part of the linear dissimilarity visible through this label.
+        share: D[O]/D; its note is "at most" when D is only bounded below.
+        unique: Share lost when this one is left out of the joint set (accepted ones only).
+        shapley: Its fair part of the joint share (accepted ones only).
+        beyond_length: Gain in share over length alone (8 quantile bins of log words).
+        beyond_rules: Gain over length and all rules (judged ones only).
+        interaction: Share with prompt-by-level interaction (the exact inequality; None below 10 responses a side and prompt).
+        transfer: Share out of fold by prompt ("on questions not seen").
+        gain: Gain in joint share at the moment of decision, given length and the set accepted by then.
+        p_value: Family-wise p-value of that gain within its round (maxT), and `alpha` the level it was held against.
+    """
+
+    parameter: OrderParameter
+    round: int
+    verdict: Verdict
+    reason: str = ""
+    change: Estimate
+    share: Estimate
+    unique: Estimate | None = None
+    shapley: Estimate | None = None
+    beyond_length: Estimate | None = None
+    beyond_rules: Estimate | None = None
+    interaction: Estimate | None = None
+    transfer: Estimate | None = None
+    length_matched: Estimate | None = None
+    gain: Estimate | None = None
+    p_value: float | None = None
+    alpha: float | None = None
+    jensen_shannon_share: float | None = None
+    total_variation_share: float | None = None
+    onset: Estimate | None = None
+    t10: float | None = None
+    t90: float | None = None
+    course: Course | None = None
+    levels: LevelDistribution | None = None
+    reliability: dict[str, float | None] = {}
+    evidence: tuple[EvidencePair, ...] = ()
+    prompt_shares: dict[str, float] = {}
+
+
+class TestRecord(Record):
+    """One line of the ledger of tests: every test made, whatever came out."""
+
+    __test__ = False  # not a pytest class
+
+    round: int
+    family: Literal["agent", "human"]
+    parameter_id: str
+    name: str
+    n: int
+    gain: float | None
+    p_value: float | None
+    alpha: float
+    accepted: bool
+    reason: str
+
+
+class TransitionRecord(Record):
+    """The transition curve D(t*) for the window that was used, and what was found on it."""
+
+    window: int
+    splits: tuple[float, ...]
+    curve: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    found: bool
+    peak: Estimate
+    prominence: Estimate
+    reason: str = ""
+    grad_norm_peak: float | None = None
+    lag_from_grad_norm: Estimate | None = None
+    ess_fifth_percentile: float | None = None
+    weight_check_failures: int = 0
+    weight_checks: int = 0
+
+
+class TrainingTraceRecord(Record):
+    """What the trainer logged, for the plots; None where it logged NaN."""
+
+    steps: tuple[int, ...] = ()
+    grad_norm: tuple[float | None, ...] = ()
+    loss: tuple[float | None, ...] = ()
+    learning_rate: tuple[float | None, ...] = ()
+
+
+class NullRun(Record):
+    """The whole loop again on data in which nothing changed."""
+
+    kind: Literal["permute", "split"]
+    runs: int
+    accepted: int
+    tested: int
+    sentence: str
+
+
+class CostLine(Record):
+    """Calls and tokens of one role; `usd` is None when the price is unknown (never 0)."""
+
+    role: str
+    provider: str
+    round: int
+    calls: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = None
+
+
+class Findings(Record):
+    """Everything one run of the loop found; the same run directory, options and seed give the same bytes.
+
+    Attributes:
+        sentences: The findings in plain English, first the transition, then one per accepted parameter.
+        change: Total change D (linear) with interval; `change_is_bound` when it is only bounded below (no likelihoods).
+        joint: Joint share of the accepted set; `residual` = 1 - joint.
+        length: What length alone shows (always reported, never a discovery).
+        smallest_detectable_share: Below this share a parameter would have been missed at this size.
+        cautions: What would make these numbers wrong, in plain English.
+    """
+
+    format: Literal["order-parameter-findings"] = "order-parameter-findings"
+    version: int = FINDINGS_VERSION
+    run: str
+    run_digest: str
+    seed: int
+    config: dict[str, Any]
+    versions: dict[str, str]
+    proposer: str
+    judge: str
+    contrast: ContrastRecord
+    sentences: tuple[str, ...]
+    detectable: bool
+    change: Estimate
+    change_is_bound: bool
+    jensen_shannon: float | None
+    total_variation: float | None
+    prefix_change: dict[str, float] = {}
+    joint: Estimate | None
+    residual: Estimate | None
+    length: ParameterFinding | None
+    parameters: tuple[ParameterFinding, ...]
+    transition: TransitionRecord | None
+    training: TrainingTraceRecord | None
+    tests: tuple[TestRecord, ...]
+    null_run: NullRun | None = None
+    cost: tuple[CostLine, ...] = ()
+    smallest_detectable_share: float | None
+    rounds: int
+    stopped: str
+    cautions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    sensitivity: dict[str, Any] = {}

@@ -1,0 +1,268 @@
+"""Total distributional change between two sets of checkpoints, estimated from scored responses (METHOD 2, 2b).
+
+`P_l(x|q)` is the mean probability of response x to prompt q over the *left* (before) checkpoints, `P_r` over the right
+ones; `u = P_l/(P_l+P_r)`, `s = 2u-1 = tanh((log P_l - log P_r)/2)`, `m = (P_l+P_r)/2`. Then
+
+    D_g = E_{x~m}[ u g(u) + (1-u) g(1-u) ]
+    linear            g(u) = 2u-1       D = E_m[s^2]
+    Jensen-Shannon    g(u) = log2(2u)   bits
+    total variation   g(u) = |2u-1|     E_m|s|
+
+All lie in [0, 1] and TV^2 <= D_linear <= TV. Per prompt first, then the plain mean over prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy.special import logsumexp, xlogy
+
+from probes.errors import SampleError, ShapeError
+from probes.resampling import MIN_PROMPTS, Interval, jackknife, within_prompt_groups
+
+Kind = Literal["linear", "jensen_shannon", "total_variation"]
+N_WITHIN_GROUPS = 20
+
+
+def pointwise(s: np.ndarray, kind: Kind = "linear") -> np.ndarray:
+    """The integrand `u g(u) + (1-u) g(1-u)` of D_g at `u = (1+s)/2`, for s in [-1, 1], any shape."""
+    if kind == "linear":
+        return s * s
+    if kind == "total_variation":
+        return np.abs(s)
+    u = (1 + s) / 2
+    return np.asarray((xlogy(u, 1 + s) + xlogy(1 - u, 1 - s)) / np.log(2))
+
+
+def dissimilarity(p: np.ndarray, q: np.ndarray, kind: Kind = "linear") -> np.ndarray:
+    """Exact dissimilarity of finite distributions `p`, `q` of shape `(..., n_outcomes)`; returns shape `(...)`, in [0, 1]."""
+    total = p + q
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s = np.where(total > 0, (p - q) / total, 0.0)
+    return np.asarray(np.sum(total / 2 * pointwise(s, kind), axis=-1))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Responses of a before/after contrast with what each says about the change.
+
+    Attributes:
+        s: `(n,)` in [-1, 1]; with likelihoods `(P_l-P_r)/(P_l+P_r)`, otherwise the side z: +1 before, -1 after.
+        weight: `(n,)` > 0, sums to 1 within each prompt: `m(x)/q(x)` with likelihoods, `1/(2 n_side)` otherwise.
+        prompt: `(n,)` int codes `0..n_prompts-1`.
+        likelihoods: Whether `s` is known from likelihoods.
+        group: `(n,)` int codes of jackknife groups: the prompts, or parts of prompts when there are fewer than `MIN_PROMPTS`.
+        index: `(n,)` row of each response in the recording it came from.
+        ess: `(n_prompts,)` effective sample size `(sum w)^2 / sum w^2`.
+        mean_weight, mean_weight_error: `(n_prompts,)` mean of the unnormalised weights `m/q` (1 when the anchors cover m)
+            and its standard error; NaN without likelihoods.
+    """
+
+    s: np.ndarray
+    weight: np.ndarray
+    prompt: np.ndarray
+    likelihoods: bool
+    group: np.ndarray
+    index: np.ndarray
+    ess: np.ndarray = field(default_factory=lambda: np.empty(0))
+    mean_weight: np.ndarray = field(default_factory=lambda: np.empty(0))
+    mean_weight_error: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not describe the same responses."""
+        shapes = {a.shape for a in (self.s, self.weight, self.prompt, self.group, self.index)}
+        if len(shapes) != 1 or self.s.ndim != 1:
+            raise ShapeError(f"contrast: expected equal one-dimensional arrays, found shapes {sorted(map(str, shapes))}")
+        if self.s.size == 0:
+            raise SampleError("contrast: expected responses on both sides of at least one prompt, found none")
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of prompts."""
+        return int(self.prompt.max()) + 1
+
+    @property
+    def by_prompt(self) -> bool:
+        """True when the jackknife leaves out prompts, False when it leaves out parts of prompts."""
+        return self.n_prompts >= MIN_PROMPTS
+
+    def complete(self, rows: np.ndarray) -> np.ndarray:
+        """Of `rows` (int rows or mask) those whose prompt still has responses on both sides; with likelihoods all of them."""
+        rows = np.arange(self.s.size)[rows]
+        if self.likelihoods:
+            return rows
+        count = np.zeros((self.n_prompts, 2), dtype=np.int64)
+        np.add.at(count, (self.prompt[rows], (self.s[rows] < 0).astype(np.int64)), 1)
+        return rows[(count > 0).all(axis=1)[self.prompt[rows]]]
+
+    def take(self, rows: np.ndarray) -> Contrast:
+        """The contrast on `complete(rows)` only, weights renormalised within prompt and side; prompts may vanish."""
+        rows = self.complete(rows)
+        if rows.size == 0:
+            raise SampleError("expected responses on both sides of at least one prompt, found none")
+        _, prompt = np.unique(self.prompt[rows], return_inverse=True)
+        s, weight = self.s[rows], self.weight[rows]
+        if self.likelihoods:
+            weight = weight / np.bincount(prompt, weights=weight)[prompt]
+        else:
+            cell = prompt * 2 + (s < 0)
+            weight = weight / (2 * np.bincount(cell, weights=weight)[cell])
+        return Contrast(s, weight, prompt, self.likelihoods, _groups(prompt, s), self.index[rows])
+
+    def mean(self, values: np.ndarray) -> float:
+        """Weighted mean of `values (n,)` within prompts, then the plain mean over prompts."""
+        return float(np.dot(self.weight, values) / self.n_prompts)
+
+
+def _within_groups(prompt: np.ndarray, s: np.ndarray) -> np.ndarray:
+    # a fixed seed: the deal only has to be unrelated to the data, and must be the same in every run
+    n_groups = min(N_WITHIN_GROUPS, max(2, int(np.bincount(prompt).min())))
+    return within_prompt_groups(prompt, (s > 0).astype(np.int64), n_groups, np.random.default_rng(0))
+
+
+def _groups(prompt: np.ndarray, s: np.ndarray) -> np.ndarray:
+    return prompt if prompt.max() + 1 >= MIN_PROMPTS else _within_groups(prompt, s)
+
+
+def side_contrast(after: np.ndarray, prompt: np.ndarray, index: np.ndarray | None = None) -> Contrast:
+    """Contrast of two sets of responses without likelihoods: s is the side, each side counts one half per prompt.
+
+    Args:
+        after: `(n,)` bool, True for responses of the after side.
+        prompt: `(n,)` prompt codes (any integers).
+        index: `(n,)` row numbers to remember; default `0..n-1`.
+
+    Returns:
+        The contrast on prompts seen on both sides; the others are left out (compare `index` to see which).
+
+    Raises:
+        SampleError: No prompt was seen on both sides.
+    """
+    index = np.arange(after.size) if index is None else index
+    _, code = np.unique(prompt, return_inverse=True)
+    count = np.bincount(code * 2 + after, minlength=2 * (int(code.max(initial=-1)) + 1)).reshape(-1, 2)
+    keep = (count > 0).all(axis=1)[code]
+    if not keep.any():
+        raise SampleError("expected at least one prompt with responses on both sides, found none")
+    after, index = after[keep], index[keep]
+    _, code = np.unique(code[keep], return_inverse=True)
+    count = np.bincount(code * 2 + after).reshape(-1, 2)
+    weight = 1 / (2 * count[code, after.astype(np.int64)])
+    s = np.where(after, -1.0, 1.0)
+    ess = 1 / np.bincount(code, weights=weight**2)
+    nan = np.full(count.shape[0], np.nan)
+    return Contrast(s, weight, code, False, _groups(code, s), index, ess, nan, nan)
+
+
+def mixture_log_probability(log_likelihood: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`log mean_{t in columns} P_t(x)` for `log_likelihood (n, n_steps)`, by logsumexp over the window; returns `(n,)`."""
+    return np.asarray(logsumexp(log_likelihood[:, columns], axis=1) - np.log(columns.size))
+
+
+def anchor_log_density(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """Log of the balance-heuristic density `q(x) = sum_a n_a P_a(x) / sum_a n_a`, per prompt.
+
+    Args:
+        log_likelihood: `(n, n_steps)` nats, no NaN.
+        drawn_at: `(n,)` column at which each response was sampled (its anchor).
+        prompt: `(n,)` codes `0..P-1`; `n_a` counts the responses of that prompt drawn at a.
+
+    Returns:
+        `(n,)` log q(x).
+    """
+    count = np.zeros((int(prompt.max()) + 1, log_likelihood.shape[1]))
+    np.add.at(count, (prompt, drawn_at), 1.0)
+    anchors = np.flatnonzero(count.any(axis=0))
+    with np.errstate(divide="ignore"):
+        log_share = np.log(count[:, anchors] / count.sum(axis=1, keepdims=True))
+    return np.asarray(logsumexp(log_likelihood[:, anchors] + log_share[prompt], axis=1))
+
+
+def likelihood_contrast(
+    log_likelihood: np.ndarray,
+    drawn_at: np.ndarray,
+    prompt: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    index: np.ndarray | None = None,
+) -> Contrast:
+    """Contrast of two windows of checkpoints from responses drawn at any anchors and scored under all (METHOD 2b).
+
+    Responses not scored everywhere (banded sampling) are used only when drawn inside the two windows, and then need
+    likelihoods there only.
+
+    Args:
+        log_likelihood: `(n, n_steps)` nats, NaN where not scored.
+        drawn_at: `(n,)` column at which each response was sampled.
+        prompt: `(n,)` prompt codes (any integers).
+        left, right: Columns of the before and the after window.
+        index: `(n,)` row numbers to remember; default `0..n-1`.
+
+    Returns:
+        The contrast with effective sample size and weight check per prompt.
+
+    Raises:
+        SampleError: No response is scored in both windows.
+    """
+    index = np.arange(prompt.size) if index is None else index
+    windows = np.concatenate([left, right])
+    anchors = np.unique(drawn_at)
+    usable = np.isfinite(log_likelihood[:, np.union1d(windows, anchors)]).all(axis=1)
+    if not usable.all():
+        usable = np.isin(drawn_at, windows) & np.isfinite(log_likelihood[:, windows]).all(axis=1)
+    if not usable.any():
+        raise SampleError("expected responses scored under every checkpoint of both windows, found none")
+    log_likelihood, drawn_at, index = log_likelihood[usable], drawn_at[usable], index[usable]
+    _, code = np.unique(prompt[usable], return_inverse=True)
+    log_l = mixture_log_probability(log_likelihood, left)
+    log_r = mixture_log_probability(log_likelihood, right)
+    s = np.tanh((log_l - log_r) / 2)
+    raw = np.exp(np.logaddexp(log_l, log_r) - np.log(2) - anchor_log_density(log_likelihood, drawn_at, code))
+    return _weighted_contrast(s, raw, code, index)
+
+
+def _weighted_contrast(s: np.ndarray, raw: np.ndarray, code: np.ndarray, index: np.ndarray) -> Contrast:
+    n = np.bincount(code)
+    total = np.bincount(code, weights=raw)
+    square = np.bincount(code, weights=raw**2)
+    mean = total / n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(np.maximum(square / n - mean**2, 0) / (n - 1))
+        ess = total**2 / square
+    weight = raw / total[code]
+    return Contrast(s, weight, code, True, _groups(code, s), index, ess, mean, error)
+
+
+def total_change(contrast: Contrast, kind: Kind = "linear") -> Interval:
+    """Dissimilarity D_g of the contrast with its jackknife interval (METHOD 2); only with likelihoods.
+
+    Raises:
+        SampleError: The contrast has no likelihoods (s is +-1, so the sum would always be 1).
+    """
+    if not contrast.likelihoods:
+        raise SampleError("the total change needs likelihoods; without them it is only bounded below (probes.classifier)")
+    values = pointwise(contrast.s, kind)
+    return jackknife_mean(contrast, values)
+
+
+def jackknife_mean(contrast: Contrast, values: np.ndarray) -> Interval:
+    """Interval of the weighted within-prompt mean of `values (n,)`, averaged over prompts."""
+    estimate = contrast.mean(values)
+    if contrast.by_prompt:
+        per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * values)
+        g = per_prompt.size
+        return jackknife(estimate, (per_prompt.sum() - per_prompt) / (g - 1))
+    loo = np.full(int(contrast.group.max()) + 1, np.nan)
+    for g in range(loo.size):
+        rows = contrast.complete(contrast.group != g)
+        part = contrast.take(rows)
+        if part.n_prompts == contrast.n_prompts:
+            loo[g] = part.mean(values[rows])
+    return jackknife(estimate, loo)
+
+
+def squared_response_noise(noise_nats: float) -> float:
+    """D that an error of `noise_nats` in every log-probability would fake: `E tanh(e/2)^2 ~ noise^2/2` (two scores differ by sqrt 2)."""
+    return float(np.tanh(noise_nats / np.sqrt(2)) ** 2)

@@ -1,0 +1,331 @@
+"""How much of the total change a set of order parameters explains: one estimator for every share (METHOD 3).
+
+With `D = E_m[s^2]` and a label O of the response, `D[O] = E_m[(E_m[s|O])^2] <= D`, so the share D[O]/D is the
+correlation ratio of s on the label. It is estimated by regressing s on level dummies with prompt effects (labels
+centred within prompt, everything weighted) and taking the leave-one-out cross product
+
+    D[O]  = mean over prompts of  sum_i w_i s_i f_{-i},     f_{-i} = (f_i - h_i s_i) / (1 - h_i)
+
+(Kline, Saggio & Solvsten 2020), with h_i the leverage including the prompt's own weight. Unbiased where the plug-in
+`sum w f^2` is not. Without likelihoods s is the side z = +-1: the same numerator, no prompt intercept (z has mean 0
+within prompt by design), and D unknown (only bounded below), so D[O] itself is the headline.
+
+What the prompt's own mean predicts (f_{-i} of the empty set) is taken off. E_m[s|q] = 0, so it explains nothing, but with a
+fixed number of responses a side its leave-one-out cross product is not 0 on average: it is -D/(2n-1). Taking it off removes
+that bias, and the empty set explains exactly 0, so unique, Shapley and residual shares add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from probes.dissimilarity import Contrast, Kind, pointwise
+from probes.errors import ShapeError
+from probes.resampling import Interval, jackknife
+
+MAX_SHAPLEY = 12
+"""Exact Shapley values visit all subsets; more parameters than this are refused."""
+_SINGULAR = 1e-10
+_ALONE = 1e-8
+_CHUNK_BYTES = 64 * 2**20
+
+
+def dummies(labels: np.ndarray) -> np.ndarray:
+    """Level dummies of an ordinal label `(n,)` of ints (negative: missing, a level of its own), the commonest level left out.
+
+    Returns:
+        `(n, n_levels - 1)` float; no columns when only one level occurs.
+    """
+    levels, code, count = np.unique(labels, return_inverse=True, return_counts=True)
+    kept = np.delete(np.arange(levels.size), np.argmax(count))
+    return np.asarray(code[:, None] == kept[None, :], dtype=np.float64)
+
+
+def length_bins(n_words: np.ndarray, n_bins: int = 8) -> np.ndarray:
+    """Quantile bins of log(1 + words): the covariate for length (METHOD 4; a linear term lets length through).
+
+    Args:
+        n_words: `(n,)` words per response, >= 0.
+        n_bins: At least 8; fewer distinct lengths give fewer bins.
+
+    Returns:
+        `(n,)` int codes `0..n_bins-1`, ascending in length.
+    """
+    log_words = np.log1p(n_words)
+    edges = np.unique(np.quantile(log_words, np.arange(1, n_bins) / n_bins))
+    return np.asarray(np.searchsorted(edges, log_words, side="right"))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Numerator and denominator of a share, on everything and without each jackknife group.
+
+    Attributes:
+        change: D[O] on everything; total: D (1 without likelihoods).
+        change_loo, total_loo: `(n_groups,)` the same without each group.
+        n: Responses used.
+        n_alone: Responses whose own level cannot be predicted once they are left out (leverage 1); they count as explained by nothing.
+    """
+
+    change: float
+    total: float
+    change_loo: np.ndarray
+    total_loo: np.ndarray
+    n: int
+    n_alone: int
+
+    @property
+    def change_interval(self) -> Interval:
+        """D[O] with its jackknife interval."""
+        return jackknife(self.change, self.change_loo)
+
+    @property
+    def share_interval(self) -> Interval:
+        """D[O]/D with its jackknife interval; equals `change_interval` without likelihoods."""
+        return _ratio(self.change, self.total, self.change_loo, self.total_loo)
+
+    def minus(self, other: Explained) -> Explained:
+        """The part of this set's D[O] that the other set does not have (unique share, gain)."""
+        return Explained(self.change - other.change, self.total, self.change_loo - other.change_loo, self.total_loo, self.n, self.n_alone)
+
+    def residual(self) -> Explained:
+        """What is left: D - D[O]."""
+        return Explained(self.total - self.change, self.total, self.total_loo - self.change_loo, self.total_loo, self.n, self.n_alone)
+
+
+def _ratio(top: float, bottom: float, top_loo: np.ndarray, bottom_loo: np.ndarray) -> Interval:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return jackknife(float(np.float64(top) / bottom), top_loo / bottom_loo)
+
+
+def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
+    """D[O] of the additive model of several labels together, with the leave-one-group-out values for its interval.
+
+    Args:
+        contrast: n responses with s, weights and prompts.
+        labels: Labels `(n,)` of ints each (negative: missing, its own level); an empty sequence explains nothing.
+
+    Returns:
+        Numerator and denominator; see `Explained.change_interval` and `.share_interval`.
+
+    Raises:
+        ShapeError: A label does not have n entries.
+    """
+    columns = [dummies(_checked(label, contrast)) for label in labels]
+    x = np.concatenate(columns, axis=1) if columns else np.empty((contrast.s.size, 0))
+    if contrast.by_prompt:
+        return _explained_by_prompt(contrast, x)
+    full = _cross_product(contrast, x)
+    n_groups = int(contrast.group.max()) + 1
+    change, total = np.full(n_groups, np.nan), np.full(n_groups, np.nan)
+    for g in range(n_groups):
+        rows = contrast.complete(contrast.group != g)
+        part = contrast.take(rows)
+        if part.n_prompts == contrast.n_prompts:
+            change[g], total[g], _ = _cross_product(part, x[rows])
+    return Explained(full[0], full[1], change, total, contrast.s.size, full[2])
+
+
+def _checked(label: np.ndarray, contrast: Contrast) -> np.ndarray:
+    if label.shape != contrast.s.shape:
+        raise ShapeError(f"label: expected shape {contrast.s.shape} as the responses, found {label.shape}")
+    return label
+
+
+def center_within_prompt(contrast: Contrast, x: np.ndarray) -> np.ndarray:
+    """`x (n, k)` minus its weighted mean within each prompt."""
+    means = np.zeros((contrast.n_prompts, x.shape[1]))
+    np.add.at(means, contrast.prompt, contrast.weight[:, None] * x)
+    return np.asarray(x - means[contrast.prompt])
+
+
+def _total_per_prompt(contrast: Contrast) -> np.ndarray:
+    if not contrast.likelihoods:
+        return np.ones(contrast.n_prompts)
+    return np.bincount(contrast.prompt, weights=contrast.weight * pointwise(contrast.s))
+
+
+def _cross_product(contrast: Contrast, x: np.ndarray) -> tuple[float, float, int]:
+    """Numerator, denominator (both means over prompts) and responses with leverage 1, on all prompts at once."""
+    centred = center_within_prompt(contrast, x)
+    gram, right = _sufficient(contrast, centred)
+    per_response, alone = _left_out_products(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
+    return float(per_response.sum() / contrast.n_prompts), float(_total_per_prompt(contrast).mean()), int(alone.sum())
+
+
+def _sufficient(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per prompt `X'WX (n_prompts, k, k)` and `X'Ws (n_prompts, k)`."""
+    k, p = centred.shape[1], contrast.n_prompts
+    gram, right = np.zeros((p, k, k)), np.zeros((p, k))
+    for q in range(p):
+        rows = contrast.prompt == q
+        weighted = centred[rows] * contrast.weight[rows, None]
+        gram[q] = weighted.T @ centred[rows]
+        right[q] = weighted.T @ contrast.s[rows]
+    return gram, right
+
+
+def _left_out_products(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`w_i s_i f_{-i}` for each of several normal equations.
+
+    Args:
+        contrast: n responses.
+        centred: `(n, k)` labels centred within prompt.
+        gram, right: `(g, k, k)` and `(g, k)`.
+
+    Returns:
+        `(g, n)` products and the `(g, n)` mask of responses with leverage 1.
+    """
+    inverse = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True)
+    beta = np.einsum("gkl,gl->gk", inverse, right)
+    w, s = contrast.weight, contrast.s
+    fitted = beta @ centred.T
+    leverage = np.stack([np.einsum("nk,nk->n", centred @ part, centred) for part in inverse]) * w
+    own_mean = np.zeros_like(s)
+    if contrast.likelihoods:
+        # weights sum to 1 within prompt, so the intercept's leverage is the weight itself
+        prompt_mean = np.bincount(contrast.prompt, weights=w * s)[contrast.prompt]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            own_mean = np.where(w > 1 - _ALONE, 0.0, (prompt_mean - w * s) / (1 - w))
+        fitted, leverage = fitted + prompt_mean, leverage + w
+    alone = leverage > 1 - _ALONE
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = np.where(alone, 0.0, (fitted - leverage * s) / (1 - leverage))
+    return w * s * (left_out - own_mean), alone
+
+
+def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
+    centred = center_within_prompt(contrast, x)
+    gram, right = _sufficient(contrast, centred)
+    p, n = contrast.n_prompts, contrast.s.size
+    all_gram, all_right = gram.sum(axis=0), right.sum(axis=0)
+    product, alone = _left_out_products(contrast, centred, all_gram[None], all_right[None])
+    change_loo = np.empty(p)
+    step = max(1, _CHUNK_BYTES // (8 * n * 4))
+    for start in range(0, p, step):
+        q = np.arange(start, min(start + step, p))
+        products, _ = _left_out_products(contrast, centred, all_gram - gram[q], all_right - right[q])
+        inside = contrast.prompt[None, :] == q[:, None]
+        change_loo[q] = np.where(inside, 0.0, products).sum(axis=1) / (p - 1)
+    total = _total_per_prompt(contrast)
+    return Explained(float(product.sum() / p), float(total.mean()), change_loo, (total.sum() - total) / (p - 1), n, int(alone.sum()))
+
+
+def shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]:
+    """Shapley (LMG) parts of the joint D[O]: each label's mean gain over all orders of entry, exactly.
+
+    Args:
+        contrast: n responses.
+        labels: At most `MAX_SHAPLEY` labels.
+
+    Returns:
+        One `Explained` per label; they add up to the joint one.
+
+    Raises:
+        ShapeError: More than `MAX_SHAPLEY` labels.
+    """
+    k = len(labels)
+    if k > MAX_SHAPLEY:
+        raise ShapeError(f"Shapley values: expected at most {MAX_SHAPLEY} parameters, found {k}")
+    value = {subset: explained(contrast, [labels[j] for j in subset]) for r in range(k + 1) for subset in combinations(range(k), r)}
+    out = []
+    for j in range(k):
+        parts = [
+            (value[tuple(sorted((*subset, j)))].minus(value[subset]), _shapley_weight(len(subset), k)) for subset in value if j not in subset
+        ]
+        joint = value[tuple(range(k))]
+        change = sum(part.change * w for part, w in parts)
+        loo = np.sum([part.change_loo * w for part, w in parts], axis=0)
+        out.append(Explained(change, joint.total, loo, joint.total_loo, joint.n, joint.n_alone))
+    return out
+
+
+def _shapley_weight(size: int, k: int) -> float:
+    return math.factorial(size) * math.factorial(k - size - 1) / math.factorial(k)
+
+
+def with_interaction(contrast: Contrast, label: np.ndarray) -> Explained | None:
+    """D[O] with a separate effect of the label in every prompt (the exact inequality); leave-one-out within prompt and level.
+
+    Returns:
+        The estimate, or None below 10 responses a side and prompt, where it cannot be read.
+    """
+    if np.bincount(contrast.prompt).min() < 20 or not contrast.by_prompt:
+        return None
+    levels, code = np.unique(label, return_inverse=True)
+    cell = contrast.prompt * levels.size + code
+    w, s = contrast.weight, contrast.s
+    mass = np.bincount(cell, weights=w)[cell]
+    signed = np.bincount(cell, weights=w * s)[cell]
+    rest = mass - w
+    alone = rest < 1e-12
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = np.where(alone, 0.0, (signed - w * s) / rest)
+    per_prompt = np.bincount(contrast.prompt, weights=w * s * left_out)
+    total, p = _total_per_prompt(contrast), contrast.n_prompts
+    return Explained(
+        float(per_prompt.mean()),
+        float(total.mean()),
+        (per_prompt.sum() - per_prompt) / (p - 1),
+        (total.sum() - total) / (p - 1),
+        s.size,
+        int(alone.sum()),
+    )
+
+
+def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
+    """D[O] on questions not seen: s predicted in each prompt from the other prompts, `sum w (2 s f - f^2)`.
+
+    Negative when the label says something else in other prompts. None below two prompts.
+    """
+    p = contrast.n_prompts
+    if p < 3 or not contrast.by_prompt:
+        return None
+    centred = center_within_prompt(contrast, dummies(_checked(label, contrast)))
+    gram, right = _sufficient(contrast, centred)
+    beta = np.einsum("pkl,pl->pk", np.linalg.pinv(gram.sum(axis=0) - gram, rcond=_SINGULAR, hermitian=True), right.sum(axis=0) - right)
+    predicted = np.einsum("nk,nk->n", centred, beta[contrast.prompt])
+    per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * (2 * contrast.s * predicted - predicted**2))
+    total = _total_per_prompt(contrast)
+    return Explained(
+        float(per_prompt.mean()),
+        float(total.mean()),
+        (per_prompt.sum() - per_prompt) / (p - 1),
+        (total.sum() - total) / (p - 1),
+        contrast.s.size,
+        0,
+    )
+
+
+def residual_of(contrast: Contrast, labels: Sequence[np.ndarray]) -> np.ndarray:
+    """What the labels leave unexplained of s, `(n,)`: s minus the leave-one-out prediction; it drives the next proposals."""
+    columns = [dummies(_checked(label, contrast)) for label in labels]
+    if not columns:
+        return contrast.s.copy()
+    centred = center_within_prompt(contrast, np.concatenate(columns, axis=1))
+    gram, right = _sufficient(contrast, centred)
+    products, _ = _left_out_products(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        predicted = np.where(contrast.s == 0, 0.0, products[0] / (contrast.weight * contrast.s))
+    return np.asarray(contrast.s - predicted)
+
+
+def plug_in_share(contrast: Contrast, label: np.ndarray, kind: Kind = "linear") -> float:
+    """Descriptive share of D_g (any g) from the level histograms of the two sides; biased upwards, no interval (METHOD 3)."""
+    levels, code = np.unique(label, return_inverse=True)
+    cell = contrast.prompt * levels.size + code
+    size = contrast.n_prompts * levels.size
+    u = contrast.weight * (1 + contrast.s) / 2
+    p = np.bincount(cell, weights=2 * u, minlength=size)
+    q = np.bincount(cell, weights=2 * (contrast.weight - u), minlength=size)
+    total = p + q
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s = np.where(total > 0, (p - q) / total, 0.0)
+    shown = float(np.sum(total / 2 * pointwise(s, kind))) / contrast.n_prompts
+    whole = contrast.mean(pointwise(contrast.s, kind))
+    return shown / whole if whole > 0 else float("nan")

@@ -1,0 +1,182 @@
+"""The transition curve D(t*) along a run, and whether it has a transition (METHOD 2, 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from probes.dissimilarity import anchor_log_density
+from probes.errors import SampleError
+from probes.resampling import Interval, jackknife
+
+PEAK_OVER_MEDIAN = 2.0
+"""A transition's peak is at least this many times the median of the curve (METHOD 4)."""
+PEAK_OVER_MEDIAN_LOW = 1.3
+"""... with the lower limit of that ratio above this."""
+
+
+@dataclass(frozen=True)
+class TransitionCurve:
+    """Linear dissimilarity between the windows left and right of every split with complete windows.
+
+    Attributes:
+        window: L, checkpoints per side.
+        first_right: `(n_splits,)` column of the first right checkpoint of each split.
+        split_steps: `(n_splits,)` step of each split: midway between the two checkpoints it separates.
+        per_prompt: `(n_prompts, n_splits)` D per prompt, in [0, 1].
+        ess: `(n_prompts, n_splits)` effective sample size.
+        mean_weight, mean_weight_error: `(n_prompts, n_splits)` weight check: 1 within its error when the anchors cover m.
+    """
+
+    window: int
+    first_right: np.ndarray
+    split_steps: np.ndarray
+    per_prompt: np.ndarray
+    ess: np.ndarray
+    mean_weight: np.ndarray
+    mean_weight_error: np.ndarray
+
+    @property
+    def curve(self) -> np.ndarray:
+        """`(n_splits,)` D(t*), mean over prompts."""
+        return np.asarray(self.per_prompt.mean(axis=0))
+
+    def leave_one_out(self) -> np.ndarray:
+        """`(n_prompts, n_splits)` the curve without each prompt."""
+        p = self.per_prompt.shape[0]
+        return np.asarray((self.per_prompt.sum(axis=0) - self.per_prompt) / max(p - 1, 1))
+
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper 95% limits `(n_splits,)` of D at every split."""
+        loo, curve = self.leave_one_out(), self.curve
+        intervals = [jackknife(float(curve[k]), loo[:, k]) for k in range(curve.size)]
+        return np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
+
+
+def transition_curve(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, steps: np.ndarray, window: int) -> TransitionCurve:
+    """D(t*) for windows of `window` checkpoints, from responses drawn at any anchors and scored under all.
+
+    Args:
+        log_likelihood: `(n, n_steps)` nats; every response scored under every checkpoint.
+        drawn_at: `(n,)` column at which each response was sampled.
+        prompt: `(n,)` codes `0..P-1`.
+        steps: `(n_steps,)` ascending step numbers.
+        window: L >= 1 with `2L <= n_steps`.
+
+    Returns:
+        The curve over the `n_steps - 2L + 1` splits with complete windows.
+
+    Raises:
+        SampleError: Fewer than `2 * window` checkpoints.
+    """
+    n_steps = steps.size
+    if 2 * window > n_steps:
+        raise SampleError(f"window {window}: expected at least {2 * window} checkpoints, found {n_steps}")
+    # relative to each response's most likely checkpoint nothing overflows, and what underflows has no weight in either window
+    top = log_likelihood.max(axis=1, keepdims=True)
+    probability = np.exp(log_likelihood - top)
+    means = np.lib.stride_tricks.sliding_window_view(probability, window, axis=1).mean(axis=2)
+    left, right = means[:, : n_steps - 2 * window + 1], means[:, window:]
+    density = np.exp(anchor_log_density(log_likelihood, drawn_at, prompt) - top[:, 0])
+    total = left + right
+    with np.errstate(invalid="ignore", divide="ignore"):
+        s = np.where(total > 0, (left - right) / total, 0.0)
+    raw = total / 2 / density[:, None]
+    indicator = np.zeros((int(prompt.max()) + 1, prompt.size))
+    indicator[prompt, np.arange(prompt.size)] = 1.0
+    n = indicator.sum(axis=1)[:, None]
+    sum_w, sum_w2 = indicator @ raw, indicator @ raw**2
+    mean = sum_w / n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_prompt = (indicator @ (raw * s**2)) / sum_w
+        ess = sum_w**2 / sum_w2
+        error = np.sqrt(np.maximum(sum_w2 / n - mean**2, 0) / (n - 1))
+    first_right = np.arange(window, n_steps - window + 1)
+    return TransitionCurve(window, first_right, (steps[first_right - 1] + steps[first_right]) / 2, per_prompt, ess, mean, error)
+
+
+def windows_to_scan(n_steps: int) -> list[int]:
+    """Windows 1, 2, 4, 8, ... up to a quarter of the checkpoints (METHOD 4)."""
+    out, w = [], 1
+    while w <= max(1, n_steps // 4) and 2 * w <= n_steps:
+        out.append(w)
+        w *= 2
+    return out
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A peak of the transition curve, and whether it stands out.
+
+    Attributes:
+        window: L of the curve it was found on.
+        first_right: Column of the first right checkpoint at the peak.
+        step: Split step of the peak with its prompt-jackknife interval.
+        ratio: Peak over the median of the curve, with interval.
+        found: Ratio at least `PEAK_OVER_MEDIAN` with lower limit above `PEAK_OVER_MEDIAN_LOW`, also per squared learning rate.
+        reason: Why not, in plain English; empty when found.
+    """
+
+    window: int
+    first_right: int
+    step: Interval
+    ratio: Interval
+    found: bool
+    reason: str
+
+
+def find_transition(curve: TransitionCurve, learning_rate: np.ndarray | None = None) -> Transition:
+    """The highest peak of the curve, tested against its median (METHOD 4).
+
+    Args:
+        curve: From `transition_curve`.
+        learning_rate: `(n_splits,)` learning rate around each split, or None when unknown. Where it is given and positive the
+            test must also pass on D/lr^2, since warm-up and decay alone move D.
+
+    Returns:
+        The peak; `found` says whether it is a transition.
+    """
+    values, loo = curve.curve, curve.leave_one_out()
+    peak = int(np.argmax(values))
+    ratio = _peak_ratio(values, loo, peak)
+    reason = _why_not(ratio, "")
+    if not reason and learning_rate is not None:
+        known = np.isfinite(learning_rate) & (learning_rate > 0)
+        # rates below a tenth of the largest (the foot of warm-up, the tail of decay) would divide by almost nothing
+        known &= learning_rate >= 0.1 * np.nanmax(np.where(known, learning_rate, np.nan)) if known.any() else known
+        if known[peak] and known.sum() >= 3:
+            scaled, scaled_loo = values[known] / learning_rate[known] ** 2, loo[:, known] / learning_rate[known] ** 2
+            at = int(np.flatnonzero(np.flatnonzero(known) == peak)[0])
+            reason = _why_not(_peak_ratio(scaled, scaled_loo, at), " after dividing by the squared learning rate")
+    step = _peak_interval(curve, values, loo, peak)
+    return Transition(curve.window, int(curve.first_right[peak]), step, ratio, not reason, reason)
+
+
+def _peak_ratio(values: np.ndarray, loo: np.ndarray, peak: int) -> Interval:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return jackknife(float(values[peak] / np.median(values)), loo[:, peak] / np.median(loo, axis=1))
+
+
+def _why_not(ratio: Interval, where: str) -> str:
+    if not ratio.estimate >= PEAK_OVER_MEDIAN:
+        return f"the peak of the curve is only {ratio.estimate:.2f} times its median{where} (at least {PEAK_OVER_MEDIAN:g} needed)"
+    if not ratio.low > PEAK_OVER_MEDIAN_LOW:
+        return f"peak over median has the lower limit {ratio.low:.2f}{where} (above {PEAK_OVER_MEDIAN_LOW:g} needed)"
+    return ""
+
+
+def _peak_interval(curve: TransitionCurve, values: np.ndarray, loo: np.ndarray, peak: int) -> Interval:
+    """Place of the peak: vertex of the parabola through it, each leave-one-out curve refined around its own maximum."""
+    place = np.array([_vertex(curve.split_steps, row, int(np.argmax(row))) for row in loo])
+    return jackknife(_vertex(curve.split_steps, values, peak), place)
+
+
+def _vertex(steps: np.ndarray, values: np.ndarray, k: int) -> float:
+    if k == 0 or k == values.size - 1:
+        return float(steps[k])
+    a, b, c = values[k - 1], values[k], values[k + 1]
+    bend = a - 2 * b + c
+    shift = 0.0 if bend == 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
+    spacing = steps[k + 1] - steps[k] if shift > 0 else steps[k] - steps[k - 1]
+    return float(steps[k] + shift * spacing)
