@@ -30,15 +30,15 @@ def check_likelihoods(array: npt.NDArray[np.floating], n_responses: int, n_steps
     Raises:
         LikelihoodsError: The shape differs, a value is positive or infinite.
     """
-    if array.shape != (n_responses, n_steps, 1 + n_prefixes):
-        raise LikelihoodsError(
-            f"{where}: expected shape (responses, scored steps, 1 + prefixes) = {(n_responses, n_steps, 1 + n_prefixes)}, found {array.shape}"
-        )
+    shape = (n_responses, n_steps, 1 + n_prefixes)
+    if array.shape != shape:
+        raise LikelihoodsError(f"{where}: expected the shape (responses, scored steps, 1 + prefixes) = {shape}, found {array.shape}")
     bad = np.isinf(array) | (array > ROUNDING_NATS)
     if bad.any():
         row, step, prefix = (int(i) for i in np.argwhere(bad)[0])
         raise LikelihoodsError(
-            f"{where}: expected log-probabilities in nats (finite, at most 0; NaN: not scored), found {array[row, step, prefix]} at [{row}, {step}, {prefix}]"
+            f"{where}: expected log-probabilities in nats (finite, at most 0; NaN: not scored), "
+            f"found {array[row, step, prefix]} at [{row}, {step}, {prefix}]"
         )
 
 

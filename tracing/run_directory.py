@@ -118,7 +118,8 @@ class RunDirectory:
         Args:
             step: Where the responses were sampled; one of the manifest's steps.
             responses: n responses of this step.
-            likelihoods: Shape (n, len(scored_steps), 1 + len(manifest.prefixes)), nats; None when they are scored later (`write_likelihoods`) or never.
+            likelihoods: Shape (n, len(scored_steps), 1 + len(manifest.prefixes)), nats; None when they are scored later
+                (`write_likelihoods`) or never.
             scored_steps: The checkpoint of each column; all steps of the manifest when None.
             overwrite: Replace a step that is already recorded.
 
