@@ -1,0 +1,269 @@
+"""The report's plots as Plotly figures; a notebook gets the same ones.
+
+Colours are Okabe and Ito's, told apart by readers with any kind of colour vision; dashes, symbols and patterns repeat what colour says. Text in
+figures is untrusted: Plotly reads a small subset of HTML in labels, so every label goes through `label`.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.records import Findings
+from agent.report.shown import number, shown, step
+from agent.report.ranking import Row, joint, ranked, residual
+from agent.report.visible import one_line
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+RESIDUAL_COLOUR = "#8A8F98"
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_PATTERNS = ("", "/", ".", "x", "-", "+")
+COURSES_SHOWN = 12
+
+
+def label(text: str, limit: int = 40) -> str:
+    """Untrusted `text` as a Plotly label: one line, cut, with nothing that Plotly would read as markup or as a template."""
+    return html.escape(one_line(text, limit), quote=False).replace("%{", "%\u200a{").replace("$", "\uff04")
+
+
+def transition_figure(findings: Findings) -> go.Figure | None:
+    """D(t*) with its interval, each accepted parameter's expected level (as part of its scale) and the gradient norm on one step axis."""
+    courses = [entry for entry in ranked(findings) if entry.finding.course is not None and entry.finding.verdict == "accepted"][:COURSES_SHOWN]
+    training = findings.training
+    has_norm = training is not None and any(value is not None for value in training.grad_norm)
+    panels = [
+        name for name, present in (("curve", findings.transition is not None), ("courses", bool(courses)), ("norm", has_norm)) if present
+    ]
+    if not panels:
+        return None
+    from plotly.subplots import make_subplots
+
+    titles = {"curve": "Change between the windows left and right of a split, D(t*)", "courses": "Expected level, as part of its scale", "norm": "Gradient norm"}
+    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=[titles[name] for name in panels])
+    for place, name in enumerate(panels, start=1):
+        traces = {"curve": _curve_traces, "courses": lambda _: _course_traces(courses), "norm": _norm_traces}[name](findings)
+        for trace in traces:
+            figure.add_trace(trace, row=place, col=1)
+        if findings.transition is not None and findings.transition.found and findings.transition.peak.estimate is not None:
+            figure.add_vline(x=findings.transition.peak.estimate, line={"width": 1, "dash": "dot", "color": RESIDUAL_COLOUR}, row=place, col=1)
+        figure.update_yaxes(rangemode="tozero", row=place, col=1)
+    figure.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
+    _style(figure, height=120 + 210 * len(panels))
+    figure.update_layout(hovermode="x unified", legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
+    return figure
+
+
+def _curve_traces(findings: Findings) -> list[dict[str, Any]]:
+    transition = findings.transition
+    if transition is None:
+        return []
+    splits = list(transition.splits)
+    return [
+        {
+            "type": "scatter",
+            "x": splits + splits[::-1],
+            "y": list(transition.high) + list(transition.low)[::-1],
+            "fill": "toself",
+            "fillcolor": _transparent(COLOURS[0]),
+            "line": {"width": 0},
+            "name": "95% interval of D",
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "x": splits,
+            "y": list(transition.curve),
+            "mode": "lines",
+            "line": {"color": COLOURS[0], "width": 2.5},
+            "name": "D(t*)",
+            "hovertemplate": "D %{y:.3f}<extra></extra>",
+        },
+    ]
+
+
+def _course_traces(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    traces = []
+    for index, entry in enumerate(rows):
+        course = entry.finding.course
+        if course is None:
+            continue
+        top = max(1, len(entry.finding.parameter.levels) - 1)
+        traces.append(
+            {
+                "type": "scatter",
+                "x": list(course.steps),
+                "y": [None if value is None else value / top for value in course.estimate],
+                "mode": "lines",
+                "connectgaps": False,
+                "line": {"color": COLOURS[index % len(COLOURS)], "width": 2, "dash": _DASHES[index % len(_DASHES)]},
+                "name": f"{entry.rank}. {label(entry.name)}",
+                "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
+            }
+        )
+    return traces
+
+
+def _norm_traces(findings: Findings) -> list[dict[str, Any]]:
+    training = findings.training
+    if training is None:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "x": list(training.steps),
+            "y": list(training.grad_norm),
+            "mode": "lines",
+            "connectgaps": False,
+            "line": {"color": RESIDUAL_COLOUR, "width": 1.5},
+            "name": "gradient norm",
+            "hovertemplate": "gradient norm %{y:.3f}<extra></extra>",
+        }
+    ]
+
+
+def transition_alt(findings: Findings) -> str:
+    """What the transition figure shows, in words."""
+    parts = []
+    transition = findings.transition
+    if transition is not None and transition.curve:
+        top = max(range(len(transition.curve)), key=lambda k: transition.curve[k])
+        parts.append(
+            f"Curve of the change D over {len(transition.splits)} splits from step {step(transition.splits[0])} to {step(transition.splits[-1])}, "
+            f"highest at step {step(transition.splits[top])} with {number(transition.curve[top])}."
+        )
+    onsets = [f"{one_line(entry.name, 60)} at step {entry.onset.text}" for entry in ranked(findings) if entry.onset.value is not None]
+    if onsets:
+        parts.append(f"Onsets: {'; '.join(onsets)}.")
+    if transition is not None and transition.grad_norm_peak is not None:
+        parts.append(f"The gradient norm peaks at step {step(transition.grad_norm_peak)}.")
+    return " ".join(parts)
+
+
+def decomposition_figure(findings: Findings) -> go.Figure | None:
+    """Two stacked bars of the whole change: Shapley parts and residual; unique parts, what several share, and residual."""
+    rows = [entry for entry in ranked(findings) if entry.finding.verdict == "accepted" and entry.finding.shapley is not None]
+    if not rows or findings.residual is None or findings.residual.estimate is None:
+        return None
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    unique_known = all(entry.unique.value is not None for entry in rows)
+    bars = ["fair parts (Shapley)", "unique parts"] if unique_known else ["fair parts (Shapley)"]
+    for index, entry in enumerate(rows):
+        fair = shown(entry.finding.shapley).value
+        values = [fair, entry.unique.value] if unique_known else [fair]
+        name = f"{entry.rank}. {label(entry.name)}"
+        figure.add_trace(_bar(bars, values, name, COLOURS[index % len(COLOURS)], _PATTERNS[(index // len(COLOURS)) % len(_PATTERNS)]))
+    if unique_known and findings.joint is not None and findings.joint.estimate is not None:
+        common = findings.joint.estimate - sum(entry.unique.value or 0.0 for entry in rows)
+        figure.add_trace(_bar([bars[1]], [common], "explained by more than one", "#F0E442", "/"))
+    figure.add_trace(_bar(bars, [findings.residual.estimate] * len(bars), "residual: not explained", RESIDUAL_COLOUR, "."))
+    _style(figure, height=210 + 60 * len(bars) + 12 * len(rows))
+    figure.update_layout(barmode="relative", bargap=0.35, legend={"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "traceorder": "normal"})
+    figure.update_xaxes(title_text="share of the total change D")
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def _bar(bars: Sequence[str], values: Sequence[float | None], name: str, colour: str, pattern: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(bars),
+        "x": list(values),
+        "name": name,
+        "text": [number(value, 2) for value in values],
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "constraintext": "inside",
+        "marker": {"color": colour, "pattern": {"shape": pattern, "fgopacity": 0.35}, "line": {"width": 1, "color": "#ffffff"}},
+        "hovertemplate": "%{x:.3f}<extra>%{fullData.name}</extra>",
+    }
+
+
+def decomposition_alt(findings: Findings) -> str:
+    """What the decomposition bar shows, in words."""
+    parts = [
+        f"{one_line(entry.name, 60)} {shown(entry.finding.shapley).text}"
+        for entry in ranked(findings)
+        if entry.finding.verdict == "accepted" and entry.finding.shapley is not None
+    ]
+    return f"Fair parts of the change: {'; '.join(parts)}; together {joint(findings).text}; residual {residual(findings).text}."
+
+
+def prompt_figure(findings: Findings) -> go.Figure | None:
+    """Heat map: how much of the change at each prompt (row) each order parameter (column) shows."""
+    rows, prompts = prompt_columns(findings)
+    if not rows or not prompts:
+        return None
+    import plotly.graph_objects as go
+
+    z = [[entry.finding.prompt_shares.get(prompt) for entry in rows] for prompt in prompts]
+    known = [value for line in z for value in line if value is not None]
+    low, high = min(0.0, *known), max(0.0, *known)
+    figure = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=[str(entry.rank) for entry in rows],
+            y=[str(place) for place in range(1, len(prompts) + 1)],
+            zmin=low,
+            zmax=high if high > low else low + 1.0,
+            colorscale="Cividis",
+            xgap=2,
+            ygap=2,
+            text=[[number(value, 2) for value in line] for line in z],
+            texttemplate="%{text}" if len(rows) <= 12 and len(prompts) <= 60 else None,
+            hovertext=[[f"{label(prompt, 80)}<br>{entry.rank}. {label(entry.name)}" for entry in rows] for prompt in prompts],
+            hovertemplate="%{hovertext}<br>share %{z:.3f}<extra></extra>",
+            colorbar={"title": {"text": "share"}, "thickness": 12},
+        )
+    )
+    _style(figure, height=130 + 26 * len(prompts))
+    figure.update_xaxes(title_text="order parameter (rank)", type="category", side="top")
+    figure.update_yaxes(title_text="prompt", type="category", autorange="reversed", showgrid=False)
+    return figure
+
+
+def prompt_columns(findings: Findings) -> tuple[list[Row], list[str]]:
+    """Rows (order parameters) and prompts of the heat map: accepted ones, or all that have prompt shares when none is accepted."""
+    every = [entry for entry in ranked(findings) if entry.finding.prompt_shares]
+    rows = [entry for entry in every if entry.finding.verdict == "accepted"] or every
+    prompts = list(dict.fromkeys(itertools.chain.from_iterable(entry.finding.prompt_shares for entry in rows)))
+    return rows, prompts
+
+
+def prompt_alt(findings: Findings) -> str:
+    """What the heat map shows, in words."""
+    rows, prompts = prompt_columns(findings)
+    parts = []
+    for entry in rows:
+        shares = entry.finding.prompt_shares
+        low, high = min(shares, key=lambda key: shares[key]), max(shares, key=lambda key: shares[key])
+        parts.append(f"{one_line(entry.name, 60)} from {number(shares[low], 2)} to {number(shares[high], 2)}")
+    return f"Share of each order parameter at each of {len(prompts)} prompts: {'; '.join(parts)}."
+
+
+def _transparent(colour: str, opacity: float = 0.22) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def _style(figure: go.Figure, height: int) -> None:
+    """Light defaults for notebooks; in the report the page's script takes background and text colours from the page."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 58, "r": 16, "t": 36, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+    figure.update_xaxes(gridcolor="#d9dce0", zerolinecolor="#9aa0a6", automargin=True)
+    figure.update_yaxes(gridcolor="#d9dce0", zerolinecolor="#9aa0a6", automargin=True)
+    figure.update_annotations(font={"size": 13}, x=0, xanchor="left")

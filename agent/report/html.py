@@ -1,0 +1,154 @@
+"""`report.html`: the findings as one self-contained page that opens offline and asks the network for nothing.
+
+Scripts are inlined and allowed by their hash in a Content-Security-Policy, so that nothing in a response can run; jinja2 escapes everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.records import Findings
+from agent.report import figures, ranking
+from agent.report.method import METHOD_LINES
+from agent.report.reproduce import command_line
+from agent.report.shown import MISSING, Shown, number, p_value, shown, step
+from agent.report.visible import Excerpt, excerpt, one_line, segments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import jinja2
+    from markupsafe import Markup
+
+    from agent.report.visible import Segment
+
+_FOLDER = Path(__file__).parent
+_FIGURES = {
+    "transition": (figures.transition_figure, figures.transition_alt),
+    "decomposition": (figures.decomposition_figure, figures.decomposition_alt),
+    "prompts": (figures.prompt_figure, figures.prompt_alt),
+}
+
+
+def html_report(findings: Findings) -> str:
+    """The whole page; at most a few hundred kilobytes beside the plotting library's 4.8 MB."""
+    from markupsafe import Markup
+
+    drawn, alts = {}, {}
+    for name, (draw, alt) in _FIGURES.items():
+        figure = draw(findings)
+        if figure is not None:
+            drawn[name], alts[name] = json.loads(figure.to_json(engine="json")), alt(findings)
+    scripts = [_plotly_script()] if drawn else []
+    scripts.append(_text("page.js"))
+    template = _environment().get_template("template.html")
+    return template.render(
+        findings=findings,
+        rows=ranking.ranked(findings),
+        length=ranking.row(findings.length) if findings.length else None,
+        total=ranking.total(findings),
+        joint=ranking.joint(findings),
+        residual=ranking.residual(findings),
+        axis=_axis(findings),
+        contrast=ranking.contrast_text(findings.contrast),
+        undetectable=ranking.undetectable_text(findings),
+        missed=ranking.missed_text(findings),
+        lag=ranking.lag_text(findings),
+        flagged=ranking.flagged(findings),
+        alts=alts,
+        prompt_names=figures.prompt_columns(findings)[1],
+        method=METHOD_LINES,
+        command=command_line(findings),
+        config=json.dumps(findings.config, indent=2, ensure_ascii=False),
+        sensitivity=json.dumps(findings.sensitivity, indent=2, ensure_ascii=False) if findings.sensitivity else "",
+        style=Markup(_text("page.css")),  # ours, not the run's
+        scripts=[Markup(script) for script in scripts],
+        script_hashes=" ".join(_csp_hash(script) for script in scripts),
+        figure_data=Markup(data_block(drawn)),
+    )
+
+
+def data_block(value: Any) -> str:
+    """`value` as JSON that cannot leave a `<script type="application/json">` element."""
+    text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _plotly_script() -> str:
+    """The plotting library that the plotly package carries (its only offline bundle)."""
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+
+
+def _text(name: str) -> str:
+    return _FOLDER.joinpath(name).read_text(encoding="utf-8")
+
+
+def _csp_hash(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _axis(findings: Findings) -> tuple[float, float]:
+    """Limits of the share bars: 0 to 1, wider where a share or its interval lies outside."""
+    rows = [*ranking.ranked(findings), *([ranking.row(findings.length)] if findings.length else [])]
+    estimates = [entry.finding.share for entry in rows] + [estimate for estimate in (findings.joint, findings.residual) if estimate is not None]
+    values = [value for estimate in estimates for value in (estimate.estimate, estimate.low, estimate.high) if value is not None]
+    return min(0.0, *values, 0.0), max(1.0, *values, 1.0)
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        untrusted=_untrusted, excerpt=excerpt, pieces=_pieces, number=number, p=p_value, step=step, shown=shown, steps=_steps, percent=_percent
+    )
+    environment.globals.update(MISSING=MISSING)
+    return environment
+
+
+def _untrusted(text: str, limit: int = 600) -> Markup:
+    """One line of untrusted text: escaped, isolated from the direction of what surrounds it, hidden characters made visible."""
+    from markupsafe import Markup
+
+    flat = one_line_pieces(text, limit)
+    return Markup("<bdi>{}</bdi>").format(_pieces(flat))
+
+
+def one_line_pieces(text: str, limit: int) -> list[Segment]:
+    """The segments of `text` on one line, cut at `limit` characters with the count of the rest."""
+    cut = " ".join(text[:limit].split())
+    rest = len(text) - limit
+    return [*segments(cut), *(segments(f"… ({rest:,} more characters)") if rest > 0 else ())]
+
+
+def _pieces(parts: Iterable[Segment] | Excerpt) -> Markup:
+    """Segments as HTML: hidden characters in a box of their own, quotes marked."""
+    from markupsafe import Markup
+
+    if isinstance(parts, Excerpt):
+        parts = parts.segments
+    out = Markup()
+    for part in parts:
+        piece = Markup('<span class="hidden-character">{}</span>').format(part.text) if part.hidden else Markup("{}").format(part.text)
+        out += Markup("<mark>{}</mark>").format(piece) if part.marked else piece
+    return out
+
+
+def _steps(value: Any) -> Shown:
+    """An estimate in optimizer steps."""
+    return shown(value, unit=False)
+
+
+def _percent(value: float, axis: tuple[float, float]) -> str:
+    """Where `value` lies on `axis`, for a bar's style."""
+    return f"{100.0 * (value - axis[0]) / (axis[1] - axis[0]):.2f}%"

@@ -1,0 +1,278 @@
+"""`report.md`: the findings as Markdown, for a pull request, a wiki or a pager."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from agent.records import EvidencePair, Findings
+from agent.report.method import METHOD_LINES
+from agent.report.shown import MISSING, number, p_value, shown, step
+from agent.report.ranking import (
+    Row,
+    contrast_text,
+    flagged,
+    joint,
+    lag_text,
+    missed_text,
+    ranked,
+    residual,
+    row,
+    total_text,
+    undetectable_text,
+)
+from agent.report.reproduce import command_line
+from agent.report.visible import excerpt, one_line, visible
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
+
+
+def escape(text: str, limit: int = 300) -> str:
+    """Untrusted `text` on one line, with nothing left that Markdown or HTML would read as markup."""
+    flat = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _LINE_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", flat))
+
+
+def markdown_report(findings: Findings) -> str:
+    """The whole report; sections without content are left out."""
+    sections: Iterable[Iterator[str]] = (
+        _summary(findings),
+        _ranked(findings),
+        _cautions(findings),
+        _transition(findings),
+        _parameters(findings),
+        _checks(findings),
+        _cost(findings),
+        _method(),
+        _reproduce(findings),
+    )
+    return "\n\n".join(block for section in sections for block in section) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table; cells are escaped by the caller."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _summary(findings: Findings) -> Iterator[str]:
+    yield f"# What changed: {escape(findings.run)}"
+    if findings.sentences:
+        yield "\n".join(f"- {escape(sentence, 600)}" for sentence in findings.sentences)
+    if undetectable_text(findings):
+        yield f"**{undetectable_text(findings)}**"
+    lines = [f"**Total change** {escape(total_text(findings), 600)}", f"**Contrast** {escape(contrast_text(findings.contrast), 600)}"]
+    if lag_text(findings):
+        lines.append(f"**Timing** {lag_text(findings)}")
+    if findings.detectable and missed_text(findings):
+        lines.append(f"**Resolution** {missed_text(findings)}")
+    yield "  \n".join(lines)
+
+
+def _ranked(findings: Findings) -> Iterator[str]:
+    yield "## Ranked order parameters"
+    header = ("", "order parameter", "share of D", "D[O]", "unique", "beyond length", "onset (step)", "judge", "verdict")
+    lines = [_table_line(entry, str(entry.rank)) for entry in ranked(findings)]
+    if findings.length:
+        length = row(findings.length)
+        lines.append(["", "*length alone* (never a discovery)", length.share.line, length.change.line, "", "", length.onset.line, "exact", ""])
+    if findings.detectable:
+        if findings.joint:
+            lines.append(["", "*all accepted together*", joint(findings).line, "", "", "", "", "", ""])
+        lines.append(["", "**residual**: not explained yet", residual(findings).line, "", "", "", "", "", ""])
+    yield markdown_table(header, lines)
+    if flagged(findings):
+        yield "! lies outside 0 to 1: printed as estimated, never clipped."
+    notes = [f"- {escape(entry.name, 80)}: {escape(note)}" for entry in ranked(findings) for note in entry.notes]
+    if notes:
+        yield "\n".join(notes)
+
+
+def _table_line(entry: Row, rank: str) -> list[str]:
+    cells = (entry.share, entry.change, entry.unique, entry.beyond_length, entry.onset)
+    parameter = entry.finding.parameter
+    name = f"{escape(entry.name, 80)} ({parameter.badge}{', human' if parameter.origin == 'human' else ''})"
+    return [rank, name, *(cell.line for cell in cells), entry.reliability, entry.finding.verdict]
+
+
+def _cautions(findings: Findings) -> Iterator[str]:
+    if findings.cautions:
+        yield "## What would make these numbers wrong"
+        yield "\n".join(f"- {escape(caution, 600)}" for caution in findings.cautions)
+    if findings.notes:
+        yield "\n".join(f"- Note: {escape(note, 600)}" for note in findings.notes)
+
+
+def _transition(findings: Findings) -> Iterator[str]:
+    transition = findings.transition
+    if transition is None:
+        return
+    yield "## Transition"
+    found = "found" if transition.found else "none found"
+    yield markdown_table(
+        ("quantity", "value"),
+        [
+            ["transition", f"{found}: {escape(transition.reason, 600)}"],
+            ["peak of D(t\\*)", f"step {shown(transition.peak, unit=False).line}"],
+            ["prominence (times the median)", shown(transition.prominence, unit=False).line],
+            ["window L", f"{transition.window} checkpoints a side"],
+            ["gradient norm peaks at step", step(transition.grad_norm_peak)],
+            ["lag behind it (steps)", shown(transition.lag_from_grad_norm, unit=False).line],
+            ["effective sample size, 5th percentile", number(transition.ess_fifth_percentile, 1)],
+            ["weight checks failed", f"{transition.weight_check_failures} of {transition.weight_checks}"],
+        ],
+    )
+    if findings.prefix_change:
+        yield "D of the first tokens of a response:"
+        yield markdown_table(("first tokens", "D"), [[escape(key), number(value)] for key, value in findings.prefix_change.items()])
+
+
+def _parameters(findings: Findings) -> Iterator[str]:
+    for entry in ranked(findings):
+        finding, parameter = entry.finding, entry.finding.parameter
+        yield f"## {entry.rank}. {escape(entry.name, 80)}"
+        yield escape(parameter.definition, 600)
+        yield f"Question to the judge: {escape(parameter.question, 600)}"
+        yield f"{finding.verdict.capitalize()} in round {finding.round}: {escape(finding.reason, 600) or 'no reason given'}."
+        yield markdown_table(("quantity", "value", "responses"), _quantities(entry))
+        if finding.levels:
+            levels = finding.levels
+            rows = [
+                [str(k), escape(_level_name(parameter.levels, k)), number(before), number(after)]
+                for k, (before, after) in enumerate(zip(levels.before, levels.after, strict=False))
+            ]
+            rows.append(["", "missing (not read)", number(levels.missing_before), number(levels.missing_after)])
+            yield markdown_table(("level", "meaning", "before", "after"), rows)
+            yield f"Judgements not read: {levels.refused} refused, {levels.unreadable} unreadable, {levels.cannot_tell} could not tell."
+        for index, pair in enumerate(finding.evidence, start=1):
+            yield from _pair(index, pair)
+
+
+def _level_name(levels: Sequence[str], k: int) -> str:
+    return levels[k] if k < len(levels) else f"level {k}"
+
+
+def _quantities(entry: Row) -> list[list[str]]:
+    finding = entry.finding
+    estimates = (
+        ("share of D", finding.share),
+        ("D[O]", finding.change),
+        ("unique share", finding.unique),
+        ("Shapley share", finding.shapley),
+        ("gain beyond length", finding.beyond_length),
+        ("gain beyond all rules", finding.beyond_rules),
+        ("share with prompt interaction", finding.interaction),
+        ("share on questions not seen", finding.transfer),
+        ("share among responses of equal length", finding.length_matched),
+        ("gain when decided", finding.gain),
+    )
+    rows = [[name, shown(estimate).line, f"{estimate.n:,}"] for name, estimate in estimates if estimate is not None]
+    plain = (
+        ("family-wise p-value", p_value(finding.p_value)),
+        ("held against", p_value(finding.alpha)),
+        ("Jensen-Shannon share", number(finding.jensen_shannon_share)),
+        ("total-variation share", number(finding.total_variation_share)),
+        ("onset (step)", shown(finding.onset, unit=False).line),
+        ("10% and 90% of the way (steps)", f"{step(finding.t10)}, {step(finding.t90)}" if finding.t10 is not None or finding.t90 is not None else MISSING),
+    )
+    rows += [[name, value, ""] for name, value in plain if value != MISSING]
+    rows += [[f"judge: {escape(name)}", number(value, 2), ""] for name, value in finding.reliability.items()]
+    return rows
+
+
+def _pair(index: int, pair: EvidencePair) -> Iterator[str]:
+    yield f"<details><summary>Evidence {index}: {escape(pair.prompt, 120)}</summary>"
+    if pair.system:
+        yield "System:\n\n" + fenced(pair.system)
+    yield "Prompt:\n\n" + fenced(pair.prompt)
+    for side, text, level, quote in (
+        ("Before", pair.before, pair.before_level, pair.before_quote),
+        ("After", pair.after, pair.after_level, pair.after_quote),
+    ):
+        reading = "not judged" if level is None else f"level {level}"
+        quoted = f", quote: {escape(quote)}" if quote else ""
+        yield f"{side} ({reading}{quoted}):\n\n" + fenced(text, quote)
+    yield "</details>"
+
+
+def fenced(text: str, quote: str | None = None) -> str:
+    """Untrusted `text` in a code fence longer than any run of backticks in it, cut with a stated count."""
+    part = excerpt(text, quote)
+    body = "".join(f"<{piece.text}>" if piece.hidden else piece.text for piece in part.segments)
+    if part.before:
+        body = f"[{part.before:,} characters before this are not shown]\n{body}"
+    if part.after:
+        body = f"{body}\n[{part.after:,} more characters are not shown]"
+    longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{body}\n{fence}"
+
+
+def _checks(findings: Findings) -> Iterator[str]:
+    yield "## Checks"
+    if findings.null_run:
+        null = findings.null_run
+        yield f"Null run ({null.kind}, {null.runs} runs): {null.accepted} of {null.tested} candidates accepted. {escape(null.sentence, 600)}"
+    else:
+        yield "No null run was made."
+    if findings.tests:
+        yield "Ledger: every test made, whatever came out."
+        header = ("round", "family", "order parameter", "responses", "gain", "p", "held against", "accepted", "reason")
+        yield markdown_table(
+            header,
+            [
+                [
+                    str(test.round),
+                    test.family,
+                    escape(test.name, 80),
+                    f"{test.n:,}",
+                    number(test.gain),
+                    p_value(test.p_value),
+                    p_value(test.alpha),
+                    "yes" if test.accepted else "no",
+                    escape(test.reason, 200),
+                ]
+                for test in findings.tests
+            ],
+        )
+    if findings.sensitivity:
+        yield "Sensitivity:\n\n" + fenced(json.dumps(findings.sensitivity, indent=2, ensure_ascii=False))
+
+
+def _cost(findings: Findings) -> Iterator[str]:
+    yield "## Cost"
+    yield f"{findings.rounds} rounds; stopped: {escape(findings.stopped)}. Proposer {escape(findings.proposer)}, judge {escape(findings.judge)}."
+    if findings.cost:
+        header = ("role", "provider", "round", "calls", "from cache", "input tokens", "output tokens", "USD")
+        yield markdown_table(
+            header,
+            [
+                [
+                    escape(line.role),
+                    escape(line.provider),
+                    str(line.round),
+                    f"{line.calls:,}",
+                    f"{line.cached:,}",
+                    f"{line.input_tokens:,}",
+                    f"{line.output_tokens:,}",
+                    "price unknown" if line.usd is None else f"{line.usd:.4f}",
+                ]
+                for line in findings.cost
+            ],
+        )
+
+
+def _method() -> Iterator[str]:
+    yield "## Method"
+    yield "\n".join(f"{k}. {line.text}{f' `{line.formula}`' if line.formula else ''}" for k, line in enumerate(METHOD_LINES, start=1))
+
+
+def _reproduce(findings: Findings) -> Iterator[str]:
+    yield "## How to reproduce"
+    yield fenced(command_line(findings))
+    rows = [["run digest", escape(findings.run_digest)], ["seed", str(findings.seed)]]
+    rows += [[escape(name), escape(version)] for name, version in findings.versions.items()]
+    yield markdown_table(("what", "value"), rows)
+    yield "Options:\n\n" + fenced(visible(json.dumps(findings.config, indent=2, ensure_ascii=False)))
