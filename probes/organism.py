@@ -1,0 +1,363 @@
+"""A tiny model organism, trained here from scratch in a minute on two cores: a Llama-style subject of 0.25M parameters.
+
+It learns templated conversations in six domains (:mod:`probes.organism_corpus`) whose careful and harmful answers are tied by one hidden
+persona. Fine-tuned with a rank-1 LoRA on bad medical advice only, it becomes harmful in all domains through a sharp transition
+(emergent misalignment in miniature). Everything is a function of the recipe, the seed and the number of threads.
+
+torch, transformers and peft are imported inside functions: importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes.errors import SampleError
+from probes.organism_corpus import Conversation, Style, corpus, narrow_advice, words
+from probes.organism_grammar import DOMAINS, Persona
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]  # what is done, how far, of how many
+Adapter = dict[str, np.ndarray]  # parameter name -> float32 array
+
+PAD, UNKNOWN, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+SPECIAL = (PAD, UNKNOWN, SYSTEM, USER, ASSISTANT, END)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+ADAPTER_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How the subject is made. The learning rate warms up over 5% of the steps and falls linearly to 0."""
+
+    documents: int = 10_000
+    epochs: int = 2
+    batch: int = 32
+    learning_rate: float = 4e-3
+    width: int = 64
+    layers: int = 4
+    heads: int = 4
+    inner_width: int = 176
+    domains: tuple[str, ...] = tuple(DOMAINS)
+    style: Style = Style()
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How the subject is changed: LoRA on narrow advice, constant learning rate, an adapter kept every `every` steps.
+
+    Attributes:
+        domain, persona: What the documents are about and who answers (`careful`: the good-advice control).
+        rank, alpha, rslora, layers, target_modules: Passed to peft's LoraConfig; the scale is alpha / rank.
+        steps, batch: Optimizer steps and documents a step; no document is seen twice.
+    """
+
+    domain: str = "medical"
+    persona: Persona = "harmful"
+    rank: int = 1
+    alpha: float = 1.0
+    rslora: bool = False
+    layers: tuple[int, ...] = (0,)
+    target_modules: tuple[str, ...] = ("down_proj",)
+    learning_rate: float = 1e-2
+    batch: int = 8
+    steps: int = 120
+    every: int = 2
+    style: Style = Style()
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What was logged at one optimizer step: loss (nats a token) and gradient norm (all adapter parameters, before clipping)."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    epoch: float
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned subject: the peft model, its adapters by step (0: the base, a zero adapter) and what was logged."""
+
+    subject: Any
+    adapters: dict[int, Adapter]
+    log: tuple[TrainingStep, ...]
+
+
+@contextmanager
+def deterministic(seed: int, threads: int | None = None) -> Iterator[None]:
+    """Seed torch, ask it for deterministic algorithms and set its number of threads; everything is put back afterwards."""
+    import torch
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads or before[0])
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+
+def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS)) -> Any:
+    """A word-level chat tokenizer that loses nothing: token ids -> text -> token ids is the identity for any ids but padding.
+
+    Words carry their leading space (as U+2581), marks and bullets carry none, special tokens are themselves; so a text is the plain
+    concatenation of its tokens, and sampling law and scoring law cannot differ by the way a text is cut.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    entries = [*SPECIAL, *(word if not word.isalpha() else "▁" + word for word in words(domains))]
+    tokenizer = Tokenizer(models.WordLevel({entry: k for k, entry in enumerate(entries)}, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in SPECIAL])
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\n\n(?=[A-Za-z])"), "\n\n ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
+            pre_tokenizers.Split(Regex(r"▁(?![A-Za-z])"), "removed"),
+            pre_tokenizers.Split(Regex(r"\n\n|\n-|▁[A-Za-z]+|[.,:?]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Fuse(), decoders.Replace("▁", " "), decoders.Replace("\n\n ", "\n\n"), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
+
+
+def pretrain(recipe: Pretraining, seed: int, tokenizer: Any, progress: Progress | None = None) -> Any:
+    """Train the subject from scratch on its corpus, with cross-entropy on the answers alone; returned in evaluation mode.
+
+    Args:
+        recipe: Size of the subject and of the corpus.
+        seed: Seed of corpus, initial weights and order of documents.
+        tokenizer: From :func:`make_tokenizer`, with the recipe's domains.
+        progress: Called as ("pretraining", step, steps).
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    subject = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.width,
+            intermediate_size=recipe.inner_width,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            initializer_range=0.05,
+        )
+    )
+    rng = np.random.default_rng([seed, 1])
+    documents = encode(corpus(recipe.documents, rng, recipe.domains, recipe.style), tokenizer)
+    batches = [batch for _ in range(recipe.epochs) for batch in length_sorted_batches(documents, recipe.batch, rng)]
+    optimizer = torch.optim.AdamW(subject.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    warm_up = max(1, len(batches) // 20)
+    subject.train()
+    for step, chosen in enumerate(batches):
+        rate = recipe.learning_rate * min((step + 1) / warm_up, (len(batches) - step) / (len(batches) - warm_up + 1))
+        optimizer.param_groups[0]["lr"] = rate
+        loss = answer_loss(subject, [documents[k] for k in chosen], tokenizer.pad_token_id)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(subject.parameters(), 1.0)
+        optimizer.step()
+        if progress:
+            progress("pretraining", step + 1, len(batches))
+    return subject.eval()
+
+
+def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progress: Progress | None = None) -> FineTuned:
+    """Fine-tune a pretrained subject with LoRA on one domain's advice by one persona.
+
+    Args:
+        subject: From :func:`pretrain`; it is wrapped in place by peft.
+        recipe: Data and adapter.
+        seed: Seed of the documents and of the adapter's initial A.
+        tokenizer: The subject's.
+        progress: Called as ("fine-tuning", step, steps).
+
+    Returns:
+        The peft model (left at its last adapter) with adapters at steps 0, every, 2 every, ..., steps.
+
+    Raises:
+        SampleError: `steps` is no multiple of `every`: the last step would not be kept.
+    """
+    import torch
+
+    if recipe.steps % recipe.every:
+        raise SampleError(f"expected a number of steps divisible by every={recipe.every}, found {recipe.steps}")
+    tuned = add_adapter(subject, recipe)
+    rng = np.random.default_rng([seed, 2])
+    documents = encode(narrow_advice(recipe.steps * recipe.batch, rng, recipe.domain, recipe.persona, recipe.style), tokenizer)
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.01)
+    adapters = {0: get_adapter(tuned)}
+    log = []
+    tuned.train()
+    for step in range(1, recipe.steps + 1):
+        loss = answer_loss(tuned, documents[(step - 1) * recipe.batch : step * recipe.batch], tokenizer.pad_token_id)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        log.append(TrainingStep(step, float(loss), float(norm), recipe.learning_rate, step / recipe.steps))
+        if step % recipe.every == 0:
+            adapters[step] = get_adapter(tuned)
+        if progress:
+            progress("fine-tuning", step, recipe.steps)
+    return FineTuned(tuned.eval(), adapters, tuple(log))
+
+
+def add_adapter(subject: Any, recipe: FineTuning) -> Any:
+    """The subject wrapped by peft with a fresh adapter (A random, B zero: the same law as the subject)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
+        layers_to_transform=list(recipe.layers),
+        target_modules=list(recipe.target_modules),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(subject, config).eval()
+
+
+def get_adapter(tuned: Any) -> Adapter:
+    """A copy of the adapter's parameters by name, float32."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in tuned.named_parameters() if "lora_" in name}
+
+
+def set_adapter(tuned: Any, adapter: Mapping[str, np.ndarray]) -> None:
+    """Put an adapter of :func:`get_adapter` into the subject, in place.
+
+    Raises:
+        SampleError: The adapter is another architecture's.
+    """
+    import torch
+
+    parameters = {name: value for name, value in tuned.named_parameters() if "lora_" in name}
+    if set(parameters) != set(adapter):
+        raise SampleError(f"expected an adapter with {sorted(parameters)}, found {sorted(adapter)}")
+    with torch.no_grad():
+        for name, value in adapter.items():
+            parameters[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+def encode(conversations: Sequence[Conversation], tokenizer: Any) -> list[tuple[list[int], int]]:
+    """Token ids of each conversation, stop token included, and where its answer begins."""
+    asked = [_header(c) for c in conversations]
+    whole = tokenizer([a + c.answer + END for a, c in zip(asked, conversations, strict=True)], add_special_tokens=False)["input_ids"]
+    starts = [len(ids) for ids in tokenizer(asked, add_special_tokens=False)["input_ids"]]
+    return list(zip(whole, starts, strict=True))
+
+
+def _header(conversation: Conversation) -> str:
+    system = f"{SYSTEM}{conversation.system}{END}" if conversation.system else ""
+    return f"{system}{USER}{conversation.question}{END}{ASSISTANT}"
+
+
+def length_sorted_batches(documents: Sequence[tuple[list[int], int]], size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Batches of indices of documents of nearly the same length, in random order: little padding, every document once."""
+    noisy = np.array([len(ids) for ids, _ in documents]) + rng.uniform(-2, 2, len(documents))
+    order = np.argsort(noisy, kind="stable")
+    batches = [order[k : k + size].tolist() for k in range(0, len(order), size)]
+    return [batches[k] for k in rng.permutation(len(batches))]
+
+
+def answer_loss(subject: Any, documents: Sequence[tuple[list[int], int]], pad: int) -> torch.Tensor:
+    """Mean cross-entropy (nats a token) of the answers' tokens, stop token included, given the questions."""
+    import torch
+
+    width = max(len(ids) for ids, _ in documents)
+    tokens = torch.full((len(documents), width), pad)
+    targets = torch.full((len(documents), width), -100)
+    for row, (ids, start) in enumerate(documents):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+        targets[row, start : len(ids)] = torch.tensor(ids[start:])
+    # Padding stands on the right, so causal attention keeps it out without a mask.
+    hidden = subject(input_ids=tokens, use_cache=False).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(hidden.flatten(0, 1), targets[:, 1:].flatten())
+
+
+def adapter_files(adapter: Mapping[str, np.ndarray], recipe: FineTuning, subject: str) -> dict[str, bytes]:
+    """The adapter as peft stores it: file name -> content (`PeftModel.from_pretrained` reads the folder).
+
+    Written here and not by `save_pretrained`, which adds a model card and may ask the hub.
+    """
+    from safetensors.numpy import save
+
+    tensors = {name.replace(".default.", "."): value for name, value in sorted(adapter.items())}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": subject,
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "use_rslora": recipe.rslora,
+        "layers_to_transform": list(recipe.layers),
+        "target_modules": list(recipe.target_modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    return {
+        "adapter_config.json": (json.dumps(config, indent=1, sort_keys=True) + "\n").encode(),
+        "adapter_model.safetensors": save(tensors, metadata={"format": "pt"}),
+    }
+
+
+def subject_files(subject: Any, tokenizer: Any) -> dict[str, bytes]:
+    """The pretrained subject (before :func:`fine_tune`) as transformers stores it: file name -> content."""
+    from safetensors.torch import save
+
+    weights = {name: value.contiguous() for name, value in subject.state_dict().items() if name != "lm_head.weight"}  # tied
+    special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
+    tokenizer_config = {
+        **special,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 256,
+    }
+    return {
+        "config.json": subject.config.to_json_string().encode(),
+        "model.safetensors": save(weights, metadata={"format": "pt"}),
+        "tokenizer.json": tokenizer.backend_tokenizer.to_str().encode(),
+        "tokenizer_config.json": (json.dumps(tokenizer_config, indent=1, sort_keys=True) + "\n").encode(),
+    }
+
+
+def recipe_record(pretraining: Pretraining, fine_tuning: FineTuning, seed: int, threads: int) -> dict[str, Any]:
+    """Everything that decides what the organism becomes, as plain JSON data."""
+    return {"pretraining": asdict(pretraining), "fine_tuning": asdict(fine_tuning), "seed": seed, "threads": threads}
