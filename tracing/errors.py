@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class TracingError(Exception):
-    """Base of every error raised by :mod:`tracing`."""
+    """Base of every error raised by :mod:`tracing`; the command line prints it in one line and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class ImportFileError(TracingError, ValueError):
@@ -33,3 +35,5 @@ class EventsError(TracingError, ValueError):
 
 class LockedError(TracingError, RuntimeError):
     """Another process works here."""
+
+    exit_code = 3

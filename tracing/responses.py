@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class Responses:
         side = tuple(value for column in sides for value in column) if sides else None
         return cls(**texts, step=step, side=side, scores=scores)
 
-    @property
+    @cached_property
     def text_key(self) -> tuple[str, ...]:
         """Hash of (system, prompt, completion): equal for equal texts, so that each distinct response is judged and scored once."""
         return tuple(text_hash(*parts) for parts in zip(self.system, self.prompt, self.completion, strict=True))

@@ -99,10 +99,19 @@ class RunDirectory:
         return self.has_step(step) and self.likelihoods_path(step).exists()
 
     def recorded_steps(self) -> tuple[int, ...]:
-        """Steps with recorded responses, ascending. Leftovers of a crash (`.….tmp`) do not count."""
+        """Steps with recorded responses, ascending. Leftovers of a crash (`.….tmp`) do not count.
+
+        Raises:
+            RunDirectoryError: A file is named almost like a step, and would be overlooked.
+        """
         folder = self.path / "responses"
-        names = (_STEP_FILE.fullmatch(file.name) for file in folder.iterdir()) if folder.is_dir() else ()
-        return tuple(sorted(int(name.group(1)) for name in names if name))
+        steps = []
+        for file in sorted(folder.glob("step-*.parquet")) if folder.is_dir() else ():
+            name = _STEP_FILE.fullmatch(file.name)
+            if name is None or step_name(int(name.group(1))) != file.stem:
+                raise RunDirectoryError(f"{file}: expected a name like step-000120.parquet, found {file.name}")
+            steps.append(int(name.group(1)))
+        return tuple(sorted(steps))
 
     def write_step(
         self,

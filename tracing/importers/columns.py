@@ -37,6 +37,9 @@ class Columns:
                 raise ImportFileError(f"{table.path}: expected --columns to name one of {', '.join(PARTS)}, found {part!r}")
             if table.column(name) is None:
                 raise table.file_error(f"a column {name!r} (--columns {part}={name})", f"the columns {listed(table.names)}")
+        if len(set(self._renamed.values())) < len(self._renamed):
+            both = ",".join(f"{part}={name}" for part, name in self._renamed.items())
+            raise table.file_error("a different column for each part", f"--columns {both}")
 
     def name(self, part: str) -> str:
         """The name in the file of the column that plays `part`."""

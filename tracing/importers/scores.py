@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracing.importers.columns import Columns
+from tracing.importers.table import Table, shown
 from tracing.importers.values import is_number, numbers
 
 _ROOTS = ("scores", "score", "judge")
@@ -31,7 +32,7 @@ def read_scores(columns: Columns) -> tuple[dict[str, npt.NDArray[np.float64]], l
         if name not in roots and name.split(".")[0] not in roots:
             continue
         columns.use(name)
-        for leaf, values in _leaves(name, table.fetch(name)):
+        for leaf, values in _leaves(table, name, table.fetch(name)):
             if any(is_number(table, value) for value in values):
                 scores[leaf] = numbers(table, leaf, values)
             elif not all(table.missing(value) for value in values):
@@ -39,14 +40,14 @@ def read_scores(columns: Columns) -> tuple[dict[str, npt.NDArray[np.float64]], l
     return scores, rest
 
 
-def _leaves(name: str, values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+def _leaves(table: Table, name: str, values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """(dotted name, n values) of a column, or of every key inside a column of objects."""
     if not any(isinstance(value, dict) for value in values):
         yield name, values
         return
-    if any(value is not None and not isinstance(value, dict) for value in values):
-        # Some rows hold an object and others do not: keep both readings, so that neither vanishes.
-        yield name, [None if isinstance(value, dict) else value for value in values]
+    other = next((row for row, value in enumerate(values) if value is not None and not isinstance(value, dict)), None)
+    if other is not None:
+        raise table.error(other, f"an object in {name!r} as in other rows", shown(values[other]))
     keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
     for key in keys:
-        yield from _leaves(f"{name}.{key}", [value.get(key) if isinstance(value, dict) else None for value in values])
+        yield from _leaves(table, f"{name}.{key}", [value.get(key) if isinstance(value, dict) else None for value in values])
