@@ -59,8 +59,8 @@ def test_the_wheel_holds_every_file_of_the_four_packages(unpacked: Path) -> None
     held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert _tracked() - held == set()
     assert {path.partition("/")[0] for path in held if ".dist-info" not in path} == set(PACKAGES)
-    assert any(path.startswith("prompts/") and path.endswith(".md") for path in held)
     assert any(path.startswith("tracing/importers/") for path in held)
+    assert any(path.startswith("agent/report/") and path.endswith(".html") for path in held)
 
 
 def test_the_wheel_refuses_to_be_uploaded_and_names_its_licence(unpacked: Path) -> None:
