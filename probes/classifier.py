@@ -6,16 +6,19 @@ dissimilarity D, with equality at the true posterior (2q-1 has no such property)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from probes.dissimilarity import Contrast, jackknife_mean
-from probes.resampling import Interval
+from probes.dissimilarity import Contrast, leave_one_out_means
+from probes.resampling import Interval, jackknife
 
 N_FOLDS = 5
+N_BINS = 8
+STYLE_STRENGTH, WORD_STRENGTH = 0.1, 4.0
+"""Inverse L2 penalties of the two logistic regressions."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class ChangeBound:
 
     Attributes:
         bound: The bound on the confirm half, prompt jackknife.
+        leave_one_out: `(n_groups,)` the bound without each jackknife group of the confirm half.
         classifier: Name of the classifier that was best on the propose half.
         calibration: Rows (mean predicted probability of *before*, observed share of *before*, n) by fifths of the prediction.
         candidates: Bound of every classifier on the propose half.
     """
 
     bound: Interval
+    leave_one_out: np.ndarray
     classifier: str
     calibration: tuple[tuple[float, float, int], ...]
     candidates: dict[str, float]
@@ -60,17 +65,15 @@ def change_bound(contrast: Contrast, confirm: np.ndarray, texts: Sequence[str], 
         The bound.
     """
     fold = _folds(contrast, rng)
-    words = _word_features(texts)
     before = contrast.s > 0
-    predictions: dict[str, np.ndarray] = {"style": np.empty(len(texts)), "words": np.empty(len(texts))}
-    for k in range(N_FOLDS):
-        held = fold == k
-        if not held.any():
-            continue
-        weight = contrast.weight[~held]
-        for name, fit, features in (("style", _style_classifier, style), ("words", _word_classifier, words)):
-            fitted = fit(features[~held], before[~held], weight / weight.mean())
-            predictions[name][held] = fitted(features[held])
+    weight = contrast.weight / contrast.weight.mean()
+    families = {"style": (_style_features(style), STYLE_STRENGTH), "words": (_word_features(texts), WORD_STRENGTH)}
+    predictions: dict[str, np.ndarray] = {}
+    for name, (features, strength) in families.items():
+        predictions[name] = np.empty(len(texts))
+        for k in range(N_FOLDS):
+            held = fold == k
+            predictions[name][held] = _predicted(features, before, weight, held, strength)
     predictions["style and words"] = (predictions["style"] + predictions["words"]) / 2
     scores = {name: quadratic_score(q, before) for name, q in predictions.items()}
     propose_rows = contrast.complete(~confirm)
@@ -78,8 +81,9 @@ def change_bound(contrast: Contrast, confirm: np.ndarray, texts: Sequence[str], 
     candidates = {name: propose.mean(score[propose_rows]) for name, score in scores.items()}
     best = max(candidates, key=lambda name: candidates[name])
     rows = contrast.complete(confirm)
-    bound = jackknife_mean(contrast.take(rows), scores[best][rows])
-    return ChangeBound(bound, best, _calibration(predictions[best][rows], before[rows]), candidates)
+    half, score = contrast.take(rows), scores[best][rows]
+    loo = leave_one_out_means(half, score)
+    return ChangeBound(jackknife(half.mean(score), loo), loo, best, _calibration(predictions[best][rows], before[rows]), candidates)
 
 
 def _folds(contrast: Contrast, rng: np.random.Generator) -> np.ndarray:
@@ -98,26 +102,29 @@ def _word_features(texts: Sequence[str]) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # the document frequencies come from all texts of both sides together, so they say nothing about a side
-    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=20_000, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=10_000, token_pattern=r"(?u)\b\w+\b")
     try:
         return vectorizer.fit_transform(texts)
     except ValueError:  # no word occurs twice: nothing to learn from
         return np.zeros((len(texts), 1))
 
 
-def _word_classifier(features: Any, before: np.ndarray, weight: np.ndarray) -> Callable[[Any], np.ndarray]:
+def _style_features(style: np.ndarray) -> Any:
+    """Every number as quantile bins (missing: a bin of its own): effects need not be monotone. Bins know nothing of the side."""
+    from sklearn.preprocessing import OneHotEncoder
+
+    binned = [np.searchsorted(np.unique(np.nanquantile(x, np.arange(1, N_BINS) / N_BINS)), x) for x in style.T if np.isfinite(x).any()]
+    return OneHotEncoder().fit_transform(np.stack(binned, axis=1))
+
+
+def _predicted(features: Any, before: np.ndarray, weight: np.ndarray, held: np.ndarray, strength: float) -> np.ndarray:
+    """Probability of *before* on the held-out responses, from a logistic regression on the others."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=4.0, max_iter=300).fit(features, before, sample_weight=weight)
-    return lambda x: np.asarray(fitted.predict_proba(x)[:, 1])
-
-
-def _style_classifier(features: np.ndarray, before: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    fitted = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=10, l2_regularization=1.0)
-    fitted.fit(features, before, sample_weight=weight)
-    return lambda x: np.asarray(fitted.predict_proba(x)[:, 1])
+    fitted = LogisticRegression(C=strength, solver="liblinear", max_iter=300).fit(
+        features[~held], before[~held], sample_weight=weight[~held]
+    )
+    return np.asarray(fitted.predict_proba(features[held])[:, 1])
 
 
 def _calibration(q: np.ndarray, before: np.ndarray) -> tuple[tuple[float, float, int], ...]:

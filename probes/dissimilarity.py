@@ -249,18 +249,21 @@ def total_change(contrast: Contrast, kind: Kind = "linear") -> Interval:
 
 def jackknife_mean(contrast: Contrast, values: np.ndarray) -> Interval:
     """Interval of the weighted within-prompt mean of `values (n,)`, averaged over prompts."""
-    estimate = contrast.mean(values)
+    return jackknife(contrast.mean(values), leave_one_out_means(contrast, values))
+
+
+def leave_one_out_means(contrast: Contrast, values: np.ndarray) -> np.ndarray:
+    """`(n_groups,)` that mean without each jackknife group; NaN where a prompt loses a side."""
     if contrast.by_prompt:
         per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * values)
-        g = per_prompt.size
-        return jackknife(estimate, (per_prompt.sum() - per_prompt) / (g - 1))
+        return np.asarray((per_prompt.sum() - per_prompt) / (per_prompt.size - 1))
     loo = np.full(int(contrast.group.max()) + 1, np.nan)
     for g in range(loo.size):
         rows = contrast.complete(contrast.group != g)
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
             loo[g] = part.mean(values[rows])
-    return jackknife(estimate, loo)
+    return loo
 
 
 def squared_response_noise(noise_nats: float) -> float:

@@ -69,6 +69,7 @@ class Explained:
         change: D[O] on everything; total: D (1 without likelihoods).
         change_loo, total_loo: `(n_groups,)` the same without each group.
         n: Responses used.
+        per_prompt: `(n_prompts,)` contributions; their mean is `change`.
         n_alone: Responses whose own level cannot be predicted once they are left out (leverage 1); they count as explained by nothing.
     """
 
@@ -78,6 +79,7 @@ class Explained:
     total_loo: np.ndarray
     n: int
     n_alone: int
+    per_prompt: np.ndarray
 
     @property
     def change_interval(self) -> Interval:
@@ -91,11 +93,18 @@ class Explained:
 
     def minus(self, other: Explained) -> Explained:
         """The part of this set's D[O] that the other set does not have (unique share, gain)."""
-        return Explained(self.change - other.change, self.total, self.change_loo - other.change_loo, self.total_loo, self.n, self.n_alone)
+        return self._with(self.change - other.change, self.change_loo - other.change_loo, self.per_prompt - other.per_prompt)
 
     def residual(self) -> Explained:
         """What is left: D - D[O]."""
-        return Explained(self.total - self.change, self.total, self.total_loo - self.change_loo, self.total_loo, self.n, self.n_alone)
+        return self._with(self.total - self.change, self.total_loo - self.change_loo, self.total - self.per_prompt)
+
+    def _with(self, change: float, change_loo: np.ndarray, per_prompt: np.ndarray) -> Explained:
+        return Explained(change, self.total, change_loo, self.total_loo, self.n, self.n_alone, per_prompt)
+
+    def share_of(self, total: float, total_loo: np.ndarray) -> Interval:
+        """D[O] over another total (a lower bound of D makes it an upper bound of the share), same jackknife groups."""
+        return _ratio(self.change, total, self.change_loo, total_loo)
 
 
 def _ratio(top: float, bottom: float, top_loo: np.ndarray, bottom_loo: np.ndarray) -> Interval:
@@ -127,8 +136,9 @@ def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
         rows = contrast.complete(contrast.group != g)
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
-            change[g], total[g], _ = _cross_product(part, x[rows])
-    return Explained(full[0], full[1], change, total, contrast.s.size, full[2])
+            per_prompt, total[g], _ = _cross_product(part, x[rows])
+            change[g] = per_prompt.mean()
+    return Explained(float(full[0].mean()), full[1], change, total, contrast.s.size, full[2], full[0])
 
 
 def _checked(label: np.ndarray, contrast: Contrast) -> np.ndarray:
@@ -150,12 +160,12 @@ def _total_per_prompt(contrast: Contrast) -> np.ndarray:
     return np.bincount(contrast.prompt, weights=contrast.weight * pointwise(contrast.s))
 
 
-def _cross_product(contrast: Contrast, x: np.ndarray) -> tuple[float, float, int]:
-    """Numerator, denominator (both means over prompts) and responses with leverage 1, on all prompts at once."""
+def _cross_product(contrast: Contrast, x: np.ndarray) -> tuple[np.ndarray, float, int]:
+    """Numerator per prompt, mean denominator and number of responses with leverage 1, on all prompts at once."""
     centred = center_within_prompt(contrast, x)
     gram, right = _sufficient(contrast, centred)
     per_response, alone = _left_out_products(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
-    return float(per_response.sum() / contrast.n_prompts), float(_total_per_prompt(contrast).mean()), int(alone.sum())
+    return np.bincount(contrast.prompt, weights=per_response[0]), float(_total_per_prompt(contrast).mean()), int(alone.sum())
 
 
 def _sufficient(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -212,8 +222,17 @@ def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
         products, _ = _left_out_products(contrast, centred, all_gram - gram[q], all_right - right[q])
         inside = contrast.prompt[None, :] == q[:, None]
         change_loo[q] = np.where(inside, 0.0, products).sum(axis=1) / (p - 1)
+    per_prompt = np.bincount(contrast.prompt, weights=product[0])
     total = _total_per_prompt(contrast)
-    return Explained(float(product.sum() / p), float(total.mean()), change_loo, (total.sum() - total) / (p - 1), n, int(alone.sum()))
+    total_loo = (total.sum() - total) / (p - 1)
+    return Explained(float(per_prompt.mean()), float(total.mean()), change_loo, total_loo, n, int(alone.sum()), per_prompt)
+
+
+def _additive(contrast: Contrast, per_prompt: np.ndarray, n_alone: int) -> Explained:
+    """A quantity that is a plain mean over prompts: leaving one out needs no new fit."""
+    total, p = _total_per_prompt(contrast), contrast.n_prompts
+    loo, total_loo = ((x.sum() - x) / (p - 1) for x in (per_prompt, total))
+    return Explained(float(per_prompt.mean()), float(total.mean()), loo, total_loo, contrast.s.size, n_alone, per_prompt)
 
 
 def shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]:
@@ -236,12 +255,15 @@ def shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]
     out = []
     for j in range(k):
         parts = [
-            (value[tuple(sorted((*subset, j)))].minus(value[subset]), _shapley_weight(len(subset), k)) for subset in value if j not in subset
+            (value[tuple(sorted((*subset, j)))].minus(value[subset]), _shapley_weight(len(subset), k))
+            for subset in value
+            if j not in subset
         ]
         joint = value[tuple(range(k))]
         change = sum(part.change * w for part, w in parts)
         loo = np.sum([part.change_loo * w for part, w in parts], axis=0)
-        out.append(Explained(change, joint.total, loo, joint.total_loo, joint.n, joint.n_alone))
+        per_prompt = np.sum([part.per_prompt * w for part, w in parts], axis=0)
+        out.append(Explained(change, joint.total, loo, joint.total_loo, joint.n, joint.n_alone, per_prompt))
     return out
 
 
@@ -267,15 +289,7 @@ def with_interaction(contrast: Contrast, label: np.ndarray) -> Explained | None:
     with np.errstate(invalid="ignore", divide="ignore"):
         left_out = np.where(alone, 0.0, (signed - w * s) / rest)
     per_prompt = np.bincount(contrast.prompt, weights=w * s * left_out)
-    total, p = _total_per_prompt(contrast), contrast.n_prompts
-    return Explained(
-        float(per_prompt.mean()),
-        float(total.mean()),
-        (per_prompt.sum() - per_prompt) / (p - 1),
-        (total.sum() - total) / (p - 1),
-        s.size,
-        int(alone.sum()),
-    )
+    return _additive(contrast, per_prompt, int(alone.sum()))
 
 
 def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
@@ -291,15 +305,7 @@ def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
     beta = np.einsum("pkl,pl->pk", np.linalg.pinv(gram.sum(axis=0) - gram, rcond=_SINGULAR, hermitian=True), right.sum(axis=0) - right)
     predicted = np.einsum("nk,nk->n", centred, beta[contrast.prompt])
     per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * (2 * contrast.s * predicted - predicted**2))
-    total = _total_per_prompt(contrast)
-    return Explained(
-        float(per_prompt.mean()),
-        float(total.mean()),
-        (per_prompt.sum() - per_prompt) / (p - 1),
-        (total.sum() - total) / (p - 1),
-        contrast.s.size,
-        0,
-    )
+    return _additive(contrast, per_prompt, 0)
 
 
 def residual_of(contrast: Contrast, labels: Sequence[np.ndarray]) -> np.ndarray:

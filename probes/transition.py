@@ -54,7 +54,9 @@ class TransitionCurve:
         return np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
 
 
-def transition_curve(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, steps: np.ndarray, window: int) -> TransitionCurve:
+def transition_curve(
+    log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, steps: np.ndarray, window: int
+) -> TransitionCurve:
     """D(t*) for windows of `window` checkpoints, from responses drawn at any anchors and scored under all.
 
     Args:

@@ -1,0 +1,111 @@
+"""Which candidates are accepted: gain given length and the accepted set, tested on the confirm half (METHOD 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from agent.records import TestRecord
+from probes.dissimilarity import Contrast
+from probes.explained_share import explained
+from probes.permutation import conditional_permutation
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a family of candidates is decided.
+
+    Attributes:
+        family: `agent` (maxT over the round's candidates at level alpha) or `human` (Holm over the hypotheses).
+        alpha: Level of this round (agent: alpha/2^round) or of the whole family (human).
+        min_share: Smallest gain that counts.
+        n_permutations: Permutations per test.
+    """
+
+    family: Literal["agent", "human"]
+    alpha: float
+    min_share: float
+    n_permutations: int
+
+
+def decide(
+    confirm: Contrast,
+    base: Sequence[np.ndarray],
+    candidates: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    rule: Rule,
+    round_number: int,
+    rng: np.random.Generator,
+    second_reading: Callable[[], float] | None = None,
+) -> tuple[list[str], list[TestRecord]]:
+    """Accept candidates one at a time, the strongest first, each given length, the accepted set and those accepted before it.
+
+    Args:
+        confirm: The confirm half.
+        base: Labels of length and of the accepted set, rows as `confirm`.
+        candidates: Labels by parameter id, in an order that does not depend on when they arrived.
+        names: Names by parameter id.
+        rule: Level, smallest gain, permutations.
+        round_number: For the ledger.
+        rng: Source of the permutations.
+        second_reading: Gain in share that a repeated judgement of the accepted set itself reaches; a candidate must exceed it.
+            Asked only when a candidate would be accepted; None where a second reading is bound to agree with the first.
+
+    Returns:
+        Accepted ids in order, and one ledger line per candidate: its last test.
+    """
+    remaining = dict(candidates)
+    accepted: list[str] = []
+    base = list(base)
+    ledger: dict[str, TestRecord] = {}
+    repeat_gain: float | None = None
+    while remaining:
+        ids = sorted(remaining)
+        gains = [_gain(confirm, base, remaining[i]) for i in ids]
+        test = conditional_permutation(confirm, base, [remaining[i] for i in ids], rng, rule.n_permutations)
+        p_values = test.p_value if rule.family == "agent" else test.marginal_p_value
+        alpha = rule.alpha if rule.family == "agent" else rule.alpha / len(remaining)
+        reasons = [_reason(gain, float(p), alpha, rule.min_share) for gain, p in zip(gains, p_values, strict=True)]
+        passing = [k for k in range(len(ids)) if not reasons[k]]
+        if passing and second_reading is not None and repeat_gain is None:
+            repeat_gain = second_reading()
+        for k in list(passing):
+            if repeat_gain is not None and gains[k] <= repeat_gain:
+                reasons[k] = f"gain {gains[k]:.3f} is no more than a second reading of the accepted set gains ({repeat_gain:.3f})"
+                passing.remove(k)
+        best = max(passing, key=lambda k: (test.z[k], ids[k]), default=None)
+        for k, i in enumerate(ids):
+            ledger[i] = TestRecord(
+                round=round_number,
+                family=rule.family,
+                parameter_id=i,
+                name=names[i],
+                n=confirm.s.size,
+                gain=gains[k],
+                p_value=float(p_values[k]),
+                alpha=alpha,
+                accepted=k == best,
+                reason=reasons[k],
+            )
+        if best is None:
+            break
+        accepted.append(ids[best])
+        base.append(remaining.pop(ids[best]))
+    return accepted, [ledger[i] for i in sorted(ledger)]
+
+
+def _gain(confirm: Contrast, base: list[np.ndarray], label: np.ndarray) -> float:
+    """Gain in joint share (in D[O] itself without likelihoods, where a share of at most 1 is a share of at least that)."""
+    more, less = explained(confirm, [*base, label]), explained(confirm, base)
+    return float((more.change - less.change) / more.total)
+
+
+def _reason(gain: float, p_value: float, alpha: float, min_share: float) -> str:
+    if not p_value <= alpha:
+        return f"not distinguishable from chance (p {p_value:.2g}, level {alpha:.2g})"
+    if not gain >= min_share:
+        return f"gains {gain:.3f} beyond length and the accepted set (at least {min_share:g} needed)"
+    return ""

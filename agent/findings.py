@@ -1,0 +1,255 @@
+"""From a finished loop to `Findings`: the record everything else (reports, programs, comparisons) is made from."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from agent.contrasts import ContrastSpec
+from agent.measure import Measurement, estimate_of
+from agent.records import ContrastRecord, CostLine, Estimate, Findings, ParameterFinding, TestRecord, TrainingTraceRecord, TransitionRecord
+from agent.wording import (
+    FEW_PROMPTS,
+    SATURATED,
+    joint_sentence,
+    nothing_sentence,
+    parameter_sentence,
+    transition_sentence,
+)
+from agent.workbench import Workbench
+from probes.dissimilarity import total_change
+from probes.gradients import grad_norm_peak
+from tracing import TrainingTrace
+
+PACKAGES = ("order-parameter-discovery", "numpy", "scipy", "scikit-learn", "langgraph")
+MANY_MISSING = 0.05
+
+
+def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) -> Findings:
+    """All findings of a finished loop; the same run directory, options and seed give the same record."""
+    tests = [TestRecord(**t) for t in state.get("tests", [])]
+    last = {t.parameter_id: t for t in tests}
+    measured = Measurement(work, work.get(state["accepted"]))
+    contrast = contrast_record(work, spec)
+    detectable = bool(state["detectable"]) and (measured.total.printable or bool(state["accepted"]))
+    parameters = [measured.finding(p, last.get(p.id)) for p in work.get([*state["accepted"], *state["rejected"]])] if detectable else []
+    parameters.sort(key=_rank)
+    transition = transition_record(work)
+    accepted = [p for p in parameters if p.verdict == "accepted"]
+    joint = measured.share(measured.joint) if accepted else None
+    residual = measured.share(measured.joint.residual()) if accepted and not measured.total.qualifier else None
+    smallest = measured.smallest_detectable
+    total = measured.total.change.estimate
+    return Findings(
+        run=work.config.run,
+        run_digest=work.recording.digest,
+        seed=work.config.seed,
+        config=work.config.written(),
+        versions=versions(),
+        proposer=work.proposer.id,
+        judge=work.judge.id,
+        contrast=contrast,
+        sentences=tuple(_sentences(contrast, transition, detectable, accepted, joint, measured.total.change, smallest)),
+        detectable=detectable,
+        change=measured.total.change,
+        change_is_bound=measured.total.bound is not None,
+        jensen_shannon=total_change(measured.confirm, "jensen_shannon").estimate if spec.likelihoods else None,
+        total_variation=total_change(measured.confirm, "total_variation").estimate if spec.likelihoods else None,
+        prefix_change=prefix_change(work, spec),
+        joint=joint,
+        residual=residual,
+        length=measured.length_finding() if detectable else None,
+        parameters=tuple(parameters),
+        transition=transition,
+        training=training_record(work.recording.training),
+        tests=tuple(tests),
+        cost=(CostLine(role="judge", provider=work.judge.id, round=0, calls=len(work.texts) * len(parameters)),) if parameters else (),
+        smallest_detectable_share=None if smallest is None or not total or total <= 0 else smallest / total,
+        rounds=state["round"],
+        stopped=state["stopped"],
+        cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
+        notes=work.recording.notes,
+        sensitivity=_sensitivity(measured),
+    )
+
+
+def _rank(found: ParameterFinding) -> tuple[bool, float, str]:
+    return found.verdict != "accepted", -(found.change.estimate or 0.0), found.parameter.id
+
+
+def contrast_record(work: Workbench, spec: ContrastSpec) -> ContrastRecord:
+    """What is compared, with counts."""
+    c = work.contrast
+    steps = work.recording.steps
+    drawn_before, drawn_after = (int(np.sum(c.s > 0)), int(np.sum(c.s < 0)))
+    prompts = {work.recording.responses.prompt_key[i] for i in range(len(work.recording.responses))}
+    if spec.kind == "sides":
+        side = work.recording.responses.side or ()
+        prompts = {key for key, s in zip(work.recording.responses.prompt_key, side, strict=True) if s in (spec.before, spec.after)}
+    return ContrastRecord(
+        kind=spec.kind,
+        before=spec.before,
+        after=spec.after,
+        before_steps=tuple(steps[k] for k in spec.left),
+        after_steps=tuple(steps[k] for k in spec.right),
+        window=len(spec.left) if spec.kind in ("window", "ends") else None,
+        n_before=drawn_before,
+        n_after=drawn_after,
+        n_prompts=c.n_prompts,
+        n_prompts_excluded=len(prompts) - c.n_prompts,
+        likelihoods=spec.likelihoods,
+    )
+
+
+def transition_record(work: Workbench) -> TransitionRecord | None:
+    """The transition curve and its peak; None without likelihoods."""
+    detection = work.chosen[1]
+    if detection is None:
+        return None
+    curve, found = detection.curve, detection.transition
+    low, high = curve.limits()
+    n = int(curve.per_prompt.shape[0])
+    peak = grad_norm_peak_step(work.recording.training)
+    step = estimate_of(found.step, n)
+    weights = work.weights
+    return TransitionRecord(
+        window=curve.window,
+        splits=tuple(float(s) for s in curve.split_steps),
+        curve=tuple(float(v) for v in curve.curve),
+        low=tuple(float(v) for v in low),
+        high=tuple(float(v) for v in high),
+        found=found.found,
+        peak=step,
+        prominence=estimate_of(found.ratio, n),
+        reason=found.reason,
+        grad_norm_peak=peak,
+        lag_from_grad_norm=_shifted(step, peak) if found.found and peak is not None else None,
+        ess_fifth_percentile=None if weights is None else float(np.percentile(weights.ess, 5)),
+        weight_check_failures=0 if weights is None else int(weights.failed.sum()),
+        weight_checks=0 if weights is None else int(weights.failed.size),
+    )
+
+
+def _shifted(e: Estimate, by: float) -> Estimate:
+    def minus(value: float | None) -> float | None:
+        return None if value is None else value - by
+
+    return e.model_copy(update={"estimate": minus(e.estimate), "low": minus(e.low), "high": minus(e.high)})
+
+
+def grad_norm_peak_step(training: TrainingTrace | None) -> float | None:
+    """Step of the gradient norm's peak, or None when there is no trace or no peak."""
+    if training is None:
+        return None
+    peak = grad_norm_peak(training.step, training.grad_norm)
+    return None if peak is None else peak.step
+
+
+def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | None:
+    """The training log as plain values; NaN becomes None."""
+    if training is None:
+        return None
+
+    def plain(values: np.ndarray) -> tuple[float | None, ...]:
+        return tuple(float(v) if np.isfinite(v) else None for v in values)
+
+    return TrainingTraceRecord(
+        steps=tuple(int(s) for s in training.step),
+        grad_norm=plain(training.grad_norm),
+        loss=plain(training.loss),
+        learning_rate=plain(training.learning_rate),
+    )
+
+
+def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:
+    """D of the first k tokens, for every recorded prefix: how much of D is reached early, and how far it saturates with length."""
+    from agent.contrasts import build_contrast
+
+    out: dict[str, float] = {}
+    for k, log_likelihood in sorted(work.recording.prefix_log_likelihood.items()):
+        if spec.likelihoods:
+            from dataclasses import replace
+
+            # responses are still drawn whole: their prefixes follow the prefix law
+            part = build_contrast(replace(work.recording, log_likelihood=log_likelihood), spec)
+            out[str(k)] = total_change(part).estimate
+    return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    out = {}
+    for name in PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed as a package"
+    return out
+
+
+def _sentences(
+    contrast: ContrastRecord,
+    transition: TransitionRecord | None,
+    detectable: bool,
+    accepted: list[ParameterFinding],
+    joint: Estimate | None,
+    change: Estimate,
+    smallest: float | None,
+) -> list[str]:
+    out = [] if transition is None else [transition_sentence(transition, contrast)]
+    if not detectable:
+        return [*out, nothing_sentence(contrast, change, smallest)]
+    if not accepted:
+        size = "" if smallest is None else f" One that shows a change of {smallest:.3f} or more would have been found at this size."
+        return [*out, f"Something changed (D {change.estimate:.3f}), but no order parameter beyond length was accepted.{size}"]
+    if joint is not None and joint.estimate is not None:
+        out.append(joint_sentence(len(accepted), joint, contrast))
+    return [*out, *(parameter_sentence(p) for p in accepted)]
+
+
+def _sensitivity(measured: Measurement) -> dict[str, Any]:
+    """How far the joint share moves when one prompt is left out."""
+    if not measured.accepted or not measured.confirm.by_prompt or not measured.total.printable:
+        return {}
+    loo = measured.joint.change_loo / measured.joint.total_loo
+    return {"joint_share_without_one_prompt": {"lowest": float(loo.min()), "highest": float(loo.max())}}
+
+
+def _cautions(
+    work: Workbench,
+    measured: Measurement,
+    contrast: ContrastRecord,
+    parameters: list[ParameterFinding],
+    transition: TransitionRecord | None,
+    smallest: float | None,
+) -> list[str]:
+    out = [f"Shares are measured on the confirm half ({measured.confirm.s.size} of {work.contrast.s.size} responses)."]
+    total = measured.total
+    if total.bound is not None:
+        out.append(
+            f"There are no likelihoods: D is only bounded below ({total.bound.classifier}), so every share is an upper bound. D[O] is the headline."
+        )
+    if not measured.confirm.by_prompt:
+        out.append(f"Only {contrast.n_prompts} prompts: the intervals speak for these prompts only.")
+    elif contrast.n_prompts < FEW_PROMPTS:
+        out.append(f"Only {contrast.n_prompts} prompts: intervals are wide and cover a little less than they say.")
+    if contrast.n_prompts_excluded:
+        out.append(f"{contrast.n_prompts_excluded} prompts were seen on one side only and are left out.")
+    if smallest is not None:
+        out.append(f"A parameter showing a change (D[O]) below {smallest:.3f} beyond length would have been missed at this size.")
+    if total.bound is None and total.change.estimate is not None and total.change.estimate > SATURATED:
+        out.append(f"D is {total.change.estimate:.2f}: close to 1 it saturates and hides differences; see D of the first tokens.")
+    if transition is not None and transition.weight_check_failures:
+        out.append(
+            f"The weight check failed for {transition.weight_check_failures} of {transition.weight_checks} (prompt, step) pairs: "
+            "there the anchors miss something, and the courses are unknown."
+        )
+    for found in parameters:
+        missing = max(found.levels.missing_before, found.levels.missing_after) if found.levels else 0.0
+        if found.verdict == "accepted" and missing > MANY_MISSING:
+            out.append(f"“{found.parameter.name}”: {100 * missing:.0f}% of the judgements on one side are missing.")
+    if work.judge.id == "embedded":
+        out.append("Judged by exact rules on the text, not by a reader: a rule sees words and form, not meaning.")
+    return out

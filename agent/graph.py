@@ -1,0 +1,93 @@
+"""The loop on one screen.
+
+    load -> detect -> hypotheses -> [ screen -> judge (fan-out) -> measure_and_decide -> propose ] -> report
+
+A round starts with candidates (the user's own first, then the proposer's), drops those that need no judging, has every
+response judged on the rest in parallel branches, tests them on the confirm half, and ends when nothing more is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Send
+
+from agent import nodes
+from agent.state import LoopState
+from agent.workbench import Workbench
+
+Graph = CompiledStateGraph[LoopState, Workbench, LoopState, LoopState]
+RECURSION_LIMIT = 500
+"""Steps of the graph; a round takes four, and there are at most 16."""
+
+
+def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
+    """The compiled loop; its context is the workbench, its state ids and numbers."""
+    graph = StateGraph(LoopState, context_schema=Workbench)
+    for node in (
+        nodes.load,
+        nodes.detect,
+        nodes.hypotheses,
+        nodes.propose,
+        nodes.screen,
+        nodes.judge,
+        nodes.measure_and_decide,
+        nodes.nothing_to_judge,
+        nodes.report,
+    ):
+        graph.add_node(node.__name__, _on_workbench(node))
+    graph.add_edge(START, "load")
+    graph.add_edge("load", "detect")
+    graph.add_conditional_edges("detect", _goes_on("hypotheses"), ["hypotheses", "report"])
+    graph.add_edge("hypotheses", "screen")
+    graph.add_conditional_edges("screen", _fan_out, ["judge", "nothing_to_judge"])
+    graph.add_edge("judge", "measure_and_decide")
+    graph.add_conditional_edges("measure_and_decide", _goes_on("propose"), ["propose", "report"])
+    graph.add_conditional_edges("nothing_to_judge", _goes_on("propose"), ["propose", "report"])
+    graph.add_edge("propose", "screen")
+    graph.add_edge("report", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+def _on_workbench(node: Callable[[Any, Workbench], LoopState]) -> Callable[[Any, Runtime[Workbench]], LoopState]:
+    def run(state: Any, runtime: Runtime[Workbench]) -> LoopState:
+        return node(state, runtime.context)
+
+    return run
+
+
+def _goes_on(where: str) -> Callable[[LoopState], str]:
+    def route(state: LoopState) -> str:
+        return "report" if state["stopped"] else where
+
+    return route
+
+
+def _fan_out(state: LoopState) -> list[Send] | str:
+    if not state["candidates"]:
+        return "nothing_to_judge"
+    return [Send("judge", {"parameter_id": i}) for i in state["candidates"]]
+
+
+def run_loop(graph: Graph, work: Workbench, thread: str | None = None) -> Iterator[dict[str, Any]]:
+    """Run, or take up again where a killed process stopped; yields the updates of each finished node.
+
+    Args:
+        graph: From `build_graph`; with a checkpointer the run can be taken up again.
+        work: What is worked on.
+        thread: Name of this discovery in the checkpointer's file.
+    """
+    config: Any = {"recursion_limit": RECURSION_LIMIT}
+    start: LoopState | None = {}
+    extra: dict[str, Any] = {}
+    if thread is not None:
+        config["configurable"] = {"thread_id": thread}
+        extra["durability"] = "sync"
+        if graph.get_state(config).next:
+            start = None  # unfinished: LangGraph goes on from its last step
+    yield from graph.stream(start, config, context=work, stream_mode="updates", **extra)

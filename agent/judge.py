@@ -1,0 +1,45 @@
+"""The judge: reads one response at a time, without knowing where it came from, and names a level of one order parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from agent.errors import ConfigError
+from agent.records import Judgement, OrderParameter
+
+Text = tuple[str, str, str, str]
+"""(text_key, system, prompt, completion)"""
+
+
+class Judge(Protocol):
+    """Anything that can read responses."""
+
+    @property
+    def id(self) -> str:
+        """Provider and name, e.g. `embedded` or `anthropic:NAME`; stored with every label."""
+
+    @property
+    def deterministic(self) -> bool:
+        """True when a second reading is bound to be the same, so that a repeat tells nothing."""
+
+    def judge(self, parameter: OrderParameter, texts: Sequence[Text], repeat: int = 0) -> list[Judgement]:
+        """One judgement per text, in their order; what could not be read comes back as missing, never as a level."""
+
+
+def make_judge(spec: str) -> Judge:
+    """The judge named by `--judge` ("embedded", "scripted:FILE", ...).
+
+    Raises:
+        ConfigError: No such provider.
+    """
+    provider, _, rest = spec.partition(":")
+    if provider == "embedded":
+        from agent.llm.embedded import EmbeddedJudge
+
+        return EmbeddedJudge()
+    if provider == "scripted":
+        from agent.llm.scripted import ScriptedJudge
+
+        return ScriptedJudge.load(rest)
+    raise ConfigError(f"--judge {spec}: expected embedded or scripted:FILE, found {provider!r}")

@@ -1,0 +1,326 @@
+"""Every number about one order parameter, measured on the confirm half (METHOD 3, 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from agent.records import Course, Estimate, EvidencePair, LevelDistribution, OrderParameter, ParameterFinding, TestRecord, Verdict
+from agent.workbench import Workbench
+from probes.classifier import ChangeBound, change_bound
+from probes.dissimilarity import Contrast, pointwise, squared_response_noise, total_change
+from probes.explained_share import MAX_SHAPLEY, Explained, explained, plug_in_share, shapley, transfer, with_interaction
+from probes.permutation import conditional_permutation
+from probes.resampling import Interval
+from probes.rules import RULES, Rule, levels, measure
+from probes.trajectory import Onset, course, onset
+from probes.trajectory import Course as MeasuredCourse
+
+BOUND, SIZE = 6, 7
+"""Purposes of random numbers."""
+POWER = 0.8
+N_EVIDENCE = 3
+MAX_SHAPLEY_WITH_INTERVALS = 8
+
+
+def estimate_of(interval: Interval, n: int, note: str = "") -> Estimate:
+    """An interval as a record; an undefined limit is None, never a number, and the reason stands in the note."""
+    low, high = (None if not math.isfinite(x) else x for x in (interval.low, interval.high))
+    if not math.isfinite(interval.estimate):
+        return Estimate(estimate=None, n=n, note=note or "undefined here")
+    return Estimate(estimate=interval.estimate, low=low, high=high, n=n, note=note)
+
+
+@dataclass(frozen=True)
+class Total:
+    """The total change and whether shares of it may be printed.
+
+    Attributes:
+        change: D with interval, or its lower bound.
+        bound: Set without likelihoods.
+        printable: The lower limit reaches `min_change` and the numerical floor.
+        qualifier: What every share carries: "" or "at most".
+    """
+
+    change: Estimate
+    bound: ChangeBound | None
+    printable: bool
+    qualifier: str
+
+
+class Measurement:
+    """All numbers of a finished loop; one object so that contrasts, weights and the total are worked out once."""
+
+    def __init__(self, work: Workbench, accepted: list[OrderParameter]) -> None:
+        """Measure on `work`'s confirm half, with the accepted set in order of acceptance."""
+        self.work = work
+        self.accepted = accepted
+        self.rows = work.confirm_rows
+        self.confirm: Contrast = work.confirm
+        self.scope = "" if self.confirm.by_prompt else "for these prompts only"
+        self.length = work.length_label[self.rows]
+
+    def label(self, parameter: OrderParameter) -> np.ndarray:
+        """`(n_confirm,)` levels, -1 missing."""
+        return self.work.labels(parameter)[self.rows]
+
+    # ---- the total
+
+    @cached_property
+    def total(self) -> Total:
+        """D with likelihoods, a lower bound of it without."""
+        n, config = self.confirm.s.size, self.work.config
+        if self.confirm.likelihoods:
+            interval = total_change(self.confirm)
+            printable = interval.low >= max(config.min_change, self.numerical_floor)
+            return Total(estimate_of(interval, n, self.scope), None, printable, "")
+        bound = self._bound()
+        printable = bound.bound.low >= config.min_change
+        return Total(estimate_of(bound.bound, n, "at least"), bound, printable, "at most")
+
+    @cached_property
+    def numerical_floor(self) -> float:
+        """D that the measured error of a log-probability would fake."""
+        manifest = self.work.recording.manifest
+        noise = None if manifest is None else manifest.scoring.get("noise_nats")
+        return squared_response_noise(float(noise)) if noise is not None else 0.0
+
+    def _bound(self) -> ChangeBound:
+        work = self.work
+        completion = work.recording.responses.completion
+        texts = [completion[i] for i in work.contrast.index]
+        style = [measure(rule, texts) for rule in RULES.values()]
+        judged = [np.where(label < 0, np.nan, label) for label in (work.labels(p).astype(float) for p in self.accepted)]
+        features = np.stack([np.log1p(work.n_words), *style, *judged], axis=1)
+        return change_bound(work.contrast, work.confirm_mask, texts, features, work.rng(BOUND))
+
+    def share(self, part: Explained, note: str = "") -> Estimate:
+        """A part of the total: D[O]/D, or "at most" D[O]/bound."""
+        if not self.total.printable:
+            return Estimate(estimate=None, n=part.n, note="not printed: the total change is below resolution")
+        bound = self.total.bound
+        interval = part.share_interval if bound is None else part.share_of(bound.bound.estimate, bound.leave_one_out)
+        return estimate_of(interval, part.n, "; ".join(x for x in (self.total.qualifier, self.scope, note) if x))
+
+    def change(self, part: Explained) -> Estimate:
+        """D[O] itself."""
+        return estimate_of(part.change_interval, part.n, self.scope)
+
+    @cached_property
+    def joint(self) -> Explained:
+        """The accepted set together."""
+        return explained(self.confirm, [self.label(p) for p in self.accepted])
+
+    @cached_property
+    def _beyond_length_base(self) -> Explained:
+        return explained(self.confirm, [self.length])
+
+    @cached_property
+    def _rule_labels(self) -> list[np.ndarray]:
+        completion = self.work.recording.responses.completion
+        texts = [completion[i] for i in self.confirm.index]
+        return [levels(rule, texts) for rule in RULES.values()]
+
+    @cached_property
+    def _shapley(self) -> dict[str, Explained]:
+        if not 1 < len(self.accepted) <= min(MAX_SHAPLEY, MAX_SHAPLEY_WITH_INTERVALS):
+            return {}
+        parts = shapley(self.confirm, [self.label(p) for p in self.accepted])
+        return {p.id: part for p, part in zip(self.accepted, parts, strict=True)}
+
+    # ---- one parameter
+
+    def length_finding(self) -> ParameterFinding:
+        """What length alone shows; never a discovery."""
+        words = self.work.n_words
+        bins = self.work.length_label
+        anchors = [f"{words[bins == b].min()} to {words[bins == b].max()} words" for b in np.unique(bins)]
+        parameter = OrderParameter(
+            name="length",
+            definition="How many words the response has.",
+            question="How many words does the response have?",
+            levels=tuple(anchors),
+            rule={"kind": "words"},
+        )
+        part = explained(self.confirm, [self.length])
+        return self._finding(parameter, self.length, bins.astype(float), part, 0, "not tested", "shown always, never a discovery")
+
+    def finding(self, parameter: OrderParameter, test: TestRecord | None) -> ParameterFinding:
+        """Everything about one tested parameter."""
+        label = self.label(parameter)
+        part = explained(self.confirm, [label])
+        verdict: Verdict = "not tested" if test is None else "accepted" if test.accepted else "rejected"
+        whole = self.work.labels(parameter).astype(float)
+        out = self._finding(parameter, label, whole, part, test.round if test else 0, verdict, test.reason if test else "")
+        beyond = explained(self.confirm, [self.length, label]).minus(self._beyond_length_base)
+        update: dict[str, object] = {"beyond_length": self.share(beyond)}
+        if test is not None:
+            update |= {"p_value": test.p_value, "alpha": test.alpha}
+            update["gain"] = Estimate(estimate=test.gain, n=test.n, note="of D[O]" if not self.confirm.likelihoods else "")
+        if parameter.badge == "judged":
+            base = [self.length, *self._rule_labels]
+            update["beyond_rules"] = self.share(explained(self.confirm, [*base, label]).minus(explained(self.confirm, base)))
+        interaction, moved = with_interaction(self.confirm, label), transfer(self.confirm, label)
+        update["interaction"] = None if interaction is None else self.share(interaction)
+        update["transfer"] = None if moved is None else self.share(moved)
+        if verdict == "accepted":
+            others = [self.label(p) for p in self.accepted if p.id != parameter.id]
+            update["unique"] = self.share(self.joint.minus(explained(self.confirm, others)))
+            if len(self.accepted) == 1:
+                update["shapley"] = self.share(part)
+            elif parameter.id in self._shapley:
+                update["shapley"] = self.share(self._shapley[parameter.id])
+            update["evidence"] = self.evidence(parameter)
+        return out.model_copy(update=update)
+
+    def _finding(
+        self,
+        parameter: OrderParameter,
+        label: np.ndarray,
+        whole: np.ndarray,
+        part: Explained,
+        round_number: int,
+        verdict: Verdict,
+        reason: str,
+    ) -> ParameterFinding:
+        shown, when = self._along_the_run(whole)
+        descriptive = self.confirm.likelihoods and self.total.printable
+        return ParameterFinding(
+            parameter=parameter,
+            round=round_number,
+            verdict=verdict,
+            reason=reason,
+            change=self.change(part),
+            share=self.share(part),
+            jensen_shannon_share=plug_in_share(self.confirm, label, "jensen_shannon") if descriptive else None,
+            total_variation_share=plug_in_share(self.confirm, label, "total_variation") if descriptive else None,
+            onset=None if when is None else estimate_of(when.t50, label.size, self.scope),
+            t10=None if when is None else _finite(when.t10.estimate),
+            t90=None if when is None else _finite(when.t90.estimate),
+            course=shown,
+            levels=self._distribution(parameter, label),
+            prompt_shares=self._prompt_shares(part),
+        )
+
+    def _along_the_run(self, whole: np.ndarray) -> tuple[Course | None, Onset | None]:
+        weights = self.work.weights
+        if weights is None:
+            return None, None
+        level = np.where(whole < 0, np.nan, whole)
+        found = course(weights, level, np.array(self.work.recording.steps))
+        detection = self.work.chosen[1]
+        near = detection.transition.step.estimate if detection is not None and detection.transition.found else None
+        return _shown_course(found), onset(found, near)
+
+    def _distribution(self, parameter: OrderParameter, label: np.ndarray) -> LevelDistribution:
+        c, k = self.confirm, len(parameter.levels)
+        sides = {}
+        for name, sign in (("before", 1.0), ("after", -1.0)):
+            mass = c.weight * (1 + sign * c.s)
+            mass = mass / np.bincount(c.prompt, weights=mass)[c.prompt] / c.n_prompts
+            missing = label < 0
+            share = np.bincount(label[~missing], weights=mass[~missing], minlength=k)
+            sides[name] = tuple(float(x) for x in share / max(share.sum(), 1e-300)), float(mass[missing].sum())
+        reasons = self.work.missing(parameter) if parameter.id in self.work.parameters else {}
+        return LevelDistribution(
+            before=sides["before"][0],
+            after=sides["after"][0],
+            missing_before=sides["before"][1],
+            missing_after=sides["after"][1],
+            refused=reasons.get("refused", 0),
+            unreadable=reasons.get("unreadable", 0),
+            cannot_tell=reasons.get("cannot_tell", 0),
+        )
+
+    def _prompt_shares(self, part: Explained) -> dict[str, float]:
+        """Each prompt's contribution over the mean total: their mean over prompts is the share."""
+        if not self.total.printable or not self.confirm.likelihoods:
+            return {}
+        ids = self.work.recording.responses.prompt_id
+        out: dict[str, float] = {}
+        for p in range(self.confirm.n_prompts):
+            name = ids[int(self.confirm.index[self.confirm.prompt == p][0])]
+            while name in out:
+                name += "'"
+            out[name] = float(part.per_prompt[p] / part.total)
+        return out
+
+    def evidence(self, parameter: OrderParameter) -> tuple[EvidencePair, ...]:
+        """Same-prompt pairs that show the parameter: levels apart in the direction it moved, responses typical of their sides."""
+        work, c = self.work, self.work.contrast
+        label = work.labels(parameter)
+        mass = {1: c.weight * (1 + c.s), -1: c.weight * (1 - c.s)}
+        mean = {k: float(np.sum(m[label >= 0] * label[label >= 0]) / np.sum(m[label >= 0])) for k, m in mass.items()}
+        direction = np.sign(mean[-1] - mean[1])
+        readings = work.readings(parameter)
+        responses = work.recording.responses
+        best = []
+        for p in range(c.n_prompts):
+            rows = np.flatnonzero((c.prompt == p) & (label >= 0))
+            before, after = rows[c.s[rows] > 0], rows[c.s[rows] < 0]
+            if before.size and after.size:
+                b = before[np.argmax(-direction * label[before] + c.s[before])]
+                a = after[np.argmax(direction * label[after] - c.s[after])]
+                best.append((float(direction * (label[a] - label[b]) + c.s[b] - c.s[a]), p, int(b), int(a)))
+        pairs = []
+        for _, _, b, a in sorted(best, key=lambda x: (-x[0], x[1]))[:N_EVIDENCE]:
+            i, j = int(c.index[b]), int(c.index[a])
+            rule = parameter.rule
+            pairs.append(
+                EvidencePair(
+                    prompt=responses.prompt[i],
+                    system=responses.system[i],
+                    before=responses.completion[i],
+                    after=responses.completion[j],
+                    before_level=int(label[b]),
+                    after_level=int(label[a]),
+                    before_quote=readings[b]["quote"] or _rule_quote(rule, responses.completion[i]),
+                    after_quote=readings[a]["quote"] or _rule_quote(rule, responses.completion[j]),
+                )
+            )
+        return tuple(pairs)
+
+    # ---- what would have been found
+
+    @cached_property
+    def smallest_detectable(self) -> float | None:
+        """D[O] a five-level parameter needs to be found in the first round with 80% power, given length, at this size.
+
+        The null mean of the gain is (levels - 1) times its noise variance; the power follows from the noncentral chi-square.
+        """
+        config = self.work.config
+        rng = self.work.rng(SIZE)
+        label = rng.integers(0, 5, self.confirm.s.size)
+        test = conditional_permutation(self.confirm, [self.length], [label], rng, 200)
+        unit = float(test.null_mean[0]) / 4
+        if not unit > 0:
+            return None
+        critical = stats.chi2.isf(config.alpha / 2 / config.candidates, 4)
+        low, high = 0.0, 1000.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if stats.ncx2.sf(critical, 4, middle) >= POWER else (middle, high)
+        return max(
+            high * unit, config.min_share * float(np.mean(pointwise(self.confirm.s))) if self.confirm.likelihoods else config.min_share
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _shown_course(found: MeasuredCourse) -> Course:
+    def plain(values: np.ndarray) -> tuple[float | None, ...]:
+        return tuple(_finite(float(v)) for v in values)
+
+    return Course(steps=tuple(int(s) for s in found.steps), estimate=plain(found.estimate), low=plain(found.low), high=plain(found.high))
+
+
+def _rule_quote(rule: dict[str, object] | None, text: str) -> str | None:
+    from probes.rules import excerpt
+
+    return None if rule is None else excerpt(Rule.from_dict(rule), text)

@@ -1,0 +1,184 @@
+"""What each box of the loop does. A node reads ids and numbers from the state, works on the workbench, returns what changed.
+
+Every node can be run again from its top (a crash, a resume): what it writes is keyed by content, and its random numbers
+come from the seed, its purpose and the round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.contrasts import ContrastSpec
+from agent.decide import Rule, decide
+from agent.evidence import ProposerView, choose_pairs, shown_pairs
+from agent.findings import make_findings
+from agent.hypotheses import load_hypotheses
+from agent.proposer import refusal_of
+from agent.records import Findings, OrderParameter
+from agent.state import JudgeTask, LoopState
+from agent.workbench import Workbench
+from probes.dissimilarity import total_change
+from probes.explained_share import explained, residual_of
+
+EVIDENCE, PROPOSE, TEST, HUMAN = 2, 3, 4, 5
+"""Purposes of random numbers (1 is the split)."""
+ENOUGH_EMPTY_ROUNDS = 2
+
+
+def load(state: LoopState, work: Workbench) -> LoopState:
+    """Start: nothing accepted yet."""
+    work.progress("loaded", {"responses": len(work.recording.responses), "steps": len(work.recording.steps)})
+    return {"round": 0, "accepted": [], "rejected": [], "candidates": [], "empty_rounds": 0, "stopped": ""}
+
+
+def detect(state: LoopState, work: Workbench) -> LoopState:
+    """Choose the contrast and see whether anything changed at all."""
+    spec, _ = work.chosen
+    detectable = not spec.likelihoods or total_change(work.confirm).low >= work.config.min_change
+    stopped = "" if detectable else "no detectable change"
+    work.progress("contrast", {"before": spec.before, "after": spec.after, "detectable": detectable})
+    return {"contrast": spec.plain(), "detectable": detectable, "stopped": stopped}
+
+
+def hypotheses(state: LoopState, work: Workbench) -> LoopState:
+    """The user's own hypotheses come first, in a family of their own."""
+    given = load_hypotheses(work.config.hypotheses)
+    work.remember(given, 0)
+    return {"candidates": [p.id for p in given]}
+
+
+def propose(state: LoopState, work: Workbench) -> LoopState:
+    """Ask the proposer for candidates for what is unexplained on the propose half."""
+    turn = state["round"] + 1
+    view = proposer_view(state, work, turn)
+    found = work.proposer.propose(view, work.rng(PROPOSE, turn))
+    work.remember(found, turn)
+    work.progress("proposed", {"round": turn, "candidates": len(found)})
+    return {"round": turn, "candidates": [p.id for p in found]}
+
+
+def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
+    """Select evidence: the propose half with its residual, and blinded pairs for proposers that read."""
+    rows, contrast = work.propose_rows, work.propose
+    accepted, rejected = work.get(state["accepted"]), work.get(state["rejected"])
+    labels = [work.labels(p)[rows] for p in accepted]
+    residual = residual_of(contrast, [work.length_label[rows], *labels])
+    texts = work.recording.responses
+    index = contrast.index
+    systems, prompts, completions = ([column[i] for i in index] for column in (texts.system, texts.prompt, texts.completion))
+    rng = work.rng(EVIDENCE, turn)
+    pairs = choose_pairs(residual, contrast.s, contrast.prompt, work.config.evidence_pairs, rng)
+    reasons = {t["parameter_id"]: t["reason"] for t in state.get("tests", [])}
+    return ProposerView(
+        round=turn,
+        n=work.config.candidates,
+        systems=systems,
+        prompts=prompts,
+        completions=completions,
+        residual=residual,
+        s=contrast.s,
+        weight=contrast.weight,
+        prompt=contrast.prompt,
+        length_bin=work.length_label[rows],
+        accepted=accepted,
+        accepted_labels=np.stack(labels, axis=1) if labels else np.empty((rows.size, 0), dtype=np.int64),
+        rejected=rejected,
+        pairs=shown_pairs(pairs, systems, prompts, completions, rng),
+        reasons=[reasons.get(p.id, "") for p in rejected],
+    )
+
+
+def screen(state: LoopState, work: Workbench) -> LoopState:
+    """Drop what was decided before and what cannot be judged from one response, with the reason on record."""
+    decided = {*state["accepted"], *state["rejected"]}
+    kept = []
+    for parameter in work.get(state["candidates"]):
+        reason = "was decided before" if parameter.id in decided else refusal_of(parameter)
+        if reason:
+            work.events.append("screened", round=state["round"], parameter_id=parameter.id, reason=reason)
+        elif parameter.id not in kept:
+            kept.append(parameter.id)
+    return {"candidates": kept}
+
+
+def judge(task: JudgeTask, work: Workbench) -> LoopState:
+    """One branch of the fan-out: have every response of the contrast judged on one candidate."""
+    parameter = work.parameters[task["parameter_id"]]
+    asked = work.judge_all(parameter)
+    work.progress("judged", {"parameter": parameter.name, "responses": asked})
+    return {"judged": [parameter.id]}
+
+
+def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
+    """Test the candidates on the confirm half and accept those that add to length and the accepted set."""
+    turn = state["round"]
+    rows = work.confirm_rows
+    candidates = {p.id: p for p in work.get(state["candidates"])}
+    human = turn == 0
+    config = work.config
+    rule = Rule("human" if human else "agent", config.alpha if human else config.alpha / 2**turn, config.min_share, config.n_permutations)
+    accepted_before = work.get(state["accepted"])
+    base = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted_before)]
+    second = None if work.judge.deterministic or not accepted_before else lambda: second_reading_gain(work, accepted_before)
+    labels = {i: work.labels(p)[rows] for i, p in candidates.items()}
+    names = {i: p.name for i, p in candidates.items()}
+    accepted, tests = decide(work.confirm, base, labels, names, rule, turn, work.rng(HUMAN if human else TEST, turn), second)
+    work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
+    all_accepted = [*state["accepted"], *accepted]
+    empty_rounds = 0 if accepted or human else state["empty_rounds"] + 1
+    return {
+        "accepted": all_accepted,
+        "rejected": [*state["rejected"], *(i for i in sorted(candidates) if i not in accepted)],
+        "tests": [t.model_dump(mode="json") for t in tests],
+        "empty_rounds": empty_rounds,
+        "stopped": why_stop(work, turn, all_accepted, empty_rounds),
+    }
+
+
+def second_reading_gain(work: Workbench, accepted: list[OrderParameter]) -> float:
+    """Gain in share over length and the accepted set that judging the accepted set once more reaches on the confirm half."""
+    rows = work.confirm_rows
+    for parameter in accepted:
+        work.judge_all(parameter, repeat=1)
+    first = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted)]
+    base = explained(work.confirm, first)
+    gains = [explained(work.confirm, [*first, work.labels(p, repeat=1)[rows]]).minus(base) for p in accepted]
+    return max(float(g.change / g.total) for g in gains)
+
+
+def why_stop(work: Workbench, turn: int, accepted: list[str], empty_rounds: int) -> str:
+    """Why the loop ends after this round; empty when it goes on."""
+    config = work.config
+    if accepted and work.confirm.likelihoods:
+        rows = work.confirm_rows
+        joint = explained(work.confirm, [work.labels(p)[rows] for p in work.get(accepted)])
+        if 1 - joint.change / joint.total < config.residual:
+            return f"the accepted set leaves less than {config.residual:g} unexplained"
+    if empty_rounds >= ENOUGH_EMPTY_ROUNDS:
+        return f"{ENOUGH_EMPTY_ROUNDS} rounds in a row without acceptance"
+    if turn >= config.rounds:
+        return f"all {config.rounds} rounds were used" if config.rounds > 1 else "the one round was used"
+    return ""
+
+
+def nothing_to_judge(state: LoopState, work: Workbench) -> LoopState:
+    """A round in which no candidate was left counts as a round without acceptance."""
+    if state["round"] == 0:
+        return {}
+    empty = state["empty_rounds"] + 1
+    return {"empty_rounds": empty, "stopped": why_stop(work, state["round"], state["accepted"], empty)}
+
+
+def report(state: LoopState, work: Workbench) -> LoopState:
+    """Measure everything once more on the confirm half and write the findings."""
+    from agent.report import write_all
+
+    findings = findings_of(state, work)
+    write_all(findings, work.folder)
+    work.progress("reported", {"folder": str(work.folder)})
+    return {"stopped": state["stopped"] or "nothing to do"}
+
+
+def findings_of(state: LoopState, work: Workbench) -> Findings:
+    """The findings of a finished loop."""
+    return make_findings(work, ContrastSpec.of(state["contrast"]), dict(state))

@@ -1,0 +1,40 @@
+"""What the loop remembers between two steps: ids, numbers and names only; texts and arrays stay in the run directory."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+
+class LoopState(TypedDict, total=False):
+    """State of one discovery.
+
+    Attributes:
+        round: Turn of the loop, from 1; 0 before the first and for the human family.
+        contrast: What is compared (see `agent.contrasts.ContrastSpec`), as plain values.
+        detectable: Whether the total change is large enough for shares.
+        candidates: Ids of this round's candidates.
+        judged: Ids of parameters judged so far (added to by the parallel judge branches).
+        accepted: Ids in the order of acceptance.
+        rejected: Ids decided against.
+        tests: Ledger lines, one per test made.
+        empty_rounds: Rounds in a row without acceptance.
+        stopped: Why the loop ended; empty while it runs.
+    """
+
+    round: int
+    contrast: dict[str, Any]
+    detectable: bool
+    candidates: list[str]
+    judged: Annotated[list[str], operator.add]
+    accepted: list[str]
+    rejected: list[str]
+    tests: Annotated[list[dict[str, Any]], operator.add]
+    empty_rounds: int
+    stopped: str
+
+
+class JudgeTask(TypedDict):
+    """One branch of the fan-out: a candidate to be judged."""
+
+    parameter_id: str

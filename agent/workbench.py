@@ -1,0 +1,208 @@
+"""Everything a discovery works on, in one place: the recording, the contrast and its halves, labels and files.
+
+Texts and arrays live here and in the run directory; the loop's state holds ids only. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.config import RunConfig
+from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
+from agent.judge import Judge, Text
+from agent.proposer import Proposer
+from agent.records import Judgement, OrderParameter
+from probes.dissimilarity import Contrast
+from probes.explained_share import length_bins
+from probes.trajectory import StepWeights, step_weights
+from tracing import Recording
+from tracing.events import EventLog
+from tracing.json_lines import append_lines, read_lines
+from tracing.judgements import JudgementRow, JudgementStore
+
+Progress = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass
+class Workbench:
+    """A discovery in progress.
+
+    Attributes:
+        recording: What was read.
+        config: What was asked.
+        folder: Where everything is written.
+        proposer, judge: Who is asked.
+        progress: Called with an event's name and numbers while work goes on.
+    """
+
+    recording: Recording
+    config: RunConfig
+    folder: Path
+    proposer: Proposer
+    judge: Judge
+    progress: Progress = field(default=lambda name, numbers: None)
+
+    @cached_property
+    def store(self) -> JudgementStore:
+        """Every judgement ever made here, on disk."""
+        return JudgementStore(self.folder / "judgements.sqlite")
+
+    @cached_property
+    def events(self) -> EventLog:
+        """What the agent did, in order, on disk."""
+        return EventLog(self.folder / "events.jsonl")
+
+    def rng(self, purpose: int, round_number: int = 0) -> np.random.Generator:
+        """A generator of its own for every purpose and round, so that a resumed run draws the same numbers."""
+        return np.random.default_rng([self.config.seed, purpose, round_number])
+
+    # ---- the contrast and its halves
+
+    @cached_property
+    def chosen(self) -> tuple[ContrastSpec, Detection | None]:
+        """The contrast and, with likelihoods, the transition curve behind it."""
+        return choose_contrast(self.recording, self.config)
+
+    @cached_property
+    def contrast(self) -> Contrast:
+        """All responses of the contrast."""
+        return build_contrast(self.recording, self.chosen[0])
+
+    @cached_property
+    def confirm_mask(self) -> np.ndarray:
+        """`(n,)` bool over the contrast's responses: the half on which acceptance is decided."""
+        return confirm_half(self.contrast, self.config.seed)
+
+    @cached_property
+    def propose_rows(self) -> np.ndarray:
+        """Rows of the contrast that the proposer may see."""
+        return self.contrast.complete(~self.confirm_mask)
+
+    @cached_property
+    def confirm_rows(self) -> np.ndarray:
+        """Rows of the contrast on which acceptance is decided and shares are measured."""
+        return self.contrast.complete(self.confirm_mask)
+
+    @cached_property
+    def propose(self) -> Contrast:
+        """The propose half."""
+        return self.contrast.take(self.propose_rows)
+
+    @cached_property
+    def confirm(self) -> Contrast:
+        """The confirm half."""
+        return self.contrast.take(self.confirm_rows)
+
+    # ---- texts and labels
+
+    @cached_property
+    def text_keys(self) -> tuple[str, ...]:
+        """One hash per response of the recording; equal texts share one judgement."""
+        return self.recording.responses.text_key
+
+    @cached_property
+    def texts(self) -> list[Text]:
+        """The distinct texts of the contrast, in order of first appearance: what is judged."""
+        r = self.recording.responses
+        seen: dict[str, Text] = {}
+        for i in self.contrast.index:
+            seen.setdefault(self.text_keys[i], (self.text_keys[i], r.system[i], r.prompt[i], r.completion[i]))
+        return list(seen.values())
+
+    @cached_property
+    def n_words(self) -> np.ndarray:
+        """`(n,)` words of each response of the contrast."""
+        completion = self.recording.responses.completion
+        return np.array([len(completion[i].split()) for i in self.contrast.index])
+
+    @cached_property
+    def length_label(self) -> np.ndarray:
+        """`(n,)` quantile bin of log words: the covariate every gain is measured beyond."""
+        return length_bins(self.n_words)
+
+    def judge_all(self, parameter: OrderParameter, repeat: int = 0) -> int:
+        """Have every distinct text judged that is not yet; returns how many were asked for now."""
+        known = self.store.get(self.judge.id, parameter.id, repeat)
+        missing = [text for text in self.texts if text[0] not in known]
+        if missing:
+            self.store.put_many(judgement_row(self.judge.id, j) for j in self.judge.judge(parameter, missing, repeat))
+        return len(missing)
+
+    def readings(self, parameter: OrderParameter, repeat: int = 0) -> list[JudgementRow]:
+        """One judgement per response of the contrast, from the store."""
+        known = self.store.get(self.judge.id, parameter.id, repeat)
+        return [known[self.text_keys[i]] for i in self.contrast.index]
+
+    def labels(self, parameter: OrderParameter, repeat: int = 0) -> np.ndarray:
+        """`(n,)` levels over the contrast's responses, -1 where missing."""
+        key = (parameter.id, repeat)
+        if key not in self._labels:
+            readings = self.readings(parameter, repeat)
+            self._labels[key] = np.array([-1 if r["level"] is None else r["level"] for r in readings], dtype=np.int64)
+        return self._labels[key]
+
+    def missing(self, parameter: OrderParameter) -> Counter[str]:
+        """How many judgements of the contrast's responses are not a level, by reason."""
+        return Counter(r["status"] for r in self.readings(parameter) if r["level"] is None)
+
+    _labels: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+
+    # ---- order parameters on disk
+
+    @cached_property
+    def _candidates_path(self) -> Path:
+        return self.folder / "candidates.jsonl"
+
+    @cached_property
+    def parameters(self) -> dict[str, OrderParameter]:
+        """Every order parameter proposed so far, by id."""
+        if not self._candidates_path.exists():
+            return {}
+        lines = [line for _, line in read_lines(self._candidates_path)]
+        return {p.id: p for p in (OrderParameter(**line["parameter"]) for line in lines)}
+
+    def remember(self, parameters: Sequence[OrderParameter], round_number: int) -> None:
+        """Write new order parameters down before anything is done with them; known ones are left alone."""
+        new = [p for p in parameters if p.id not in self.parameters]
+        if new:
+            append_lines(self._candidates_path, [{"round": round_number, "parameter": p.model_dump(mode="json")} for p in new])
+            self.parameters.update({p.id: p for p in new})
+
+    def get(self, ids: Sequence[str]) -> list[OrderParameter]:
+        """Order parameters by id."""
+        return [self.parameters[i] for i in ids]
+
+    # ---- along the run
+
+    @cached_property
+    def weights(self) -> StepWeights | None:
+        """Importance weights of the contrast's responses at every checkpoint; None where they are not scored everywhere."""
+        log_likelihood = self.recording.log_likelihood
+        if log_likelihood is None or not self.contrast.likelihoods:
+            return None
+        index = self.contrast.index
+        if not np.isfinite(log_likelihood[index]).all():
+            return None
+        prompt = np.unique(prompt_codes(self.recording)[index], return_inverse=True)[1]
+        return step_weights(log_likelihood[index], drawn_columns(self.recording)[index], prompt)
+
+
+def judgement_row(judge: str, judgement: Judgement) -> JudgementRow:
+    """A judgement as the store keeps it."""
+    return JudgementRow(
+        judge=judge,
+        parameter_id=judgement.parameter_id,
+        text_key=judgement.response_key,
+        repeat=judgement.repeat,
+        status=judgement.status,
+        level=judgement.level,
+        probabilities=None if judgement.probabilities is None else list(judgement.probabilities),
+        quote=judgement.quote,
+    )
