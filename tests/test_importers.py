@@ -370,7 +370,11 @@ def test_broken_jsonl(tmp_path: Path, content: bytes, expected: str) -> None:
         (b'prompt,completion,step\nq,"a"b,0\n', ":2: expected a CSV record, found "),
         (b"prompt,completion,step\nq,a,0\n\nq,a,1\n", ":3: expected a CSV record, found an empty line"),
         (b"prompt,prompt,step\nq,a,0\n", ":1: expected a different name for each column, found 'prompt' in prompt, prompt, step"),
-        (b"prompt,completion,\nq,a,0\n", ":1: expected a different name for each column, found ''"),
+        (b"prompt,completion,\nq,a,0\n", ":1: expected a column 'step' or 'side', found the columns prompt, completion, ''; name it"),
+        (
+            b'prompt,"two\nlines\x1b[2J"\nq,a\n',
+            r":1: expected a column 'completion', found the columns prompt, 'two\nlines\x1b[2J'; name it",
+        ),
         (b"prompt;completion;step\nq;a;0\n", ":1: expected a column 'prompt' or 'messages', separated by commas, found the one column"),
         (b"prompt,completion,step\nq,a,0\nq,caf\xe9,1\n", ":3: expected UTF-8, found the byte 0xe9 at byte 6 of the line"),
     ],
@@ -607,10 +611,52 @@ def test_paths_that_hold_no_responses(tmp_path: Path) -> None:
     assert message(tmp_path / "nothing.jsonl") == "nothing.jsonl: expected a run directory or a file of responses, found nothing there"
     (tmp_path / "folder").mkdir()
     assert message(tmp_path / "folder") == "folder: expected a run directory with manifest.json, found a folder without one"
+    assert message(tmp_path / ("x" * 300)).endswith(": expected a readable run directory or file, found: File name too long")
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     assert message(tmp_path / "rows.xlsx").startswith(
         "rows.xlsx: expected a name ending in .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .pq, found '.xlsx'"
     )
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "assistant", "q", "\x1b[2J\n"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "0", "x"]), inner, max_size=3),
+    max_leaves=6,
+)
+PARTS = ["prompt", "completion", "messages", "step", "side", "system", "prompt_id", "response_id", "logprob", "scores", "run", "judge"]
+
+
+def assert_read_or_refused(path: Path, **options: Any) -> None:
+    """Loading ends in a recording or in one printable line that starts with the path; in nothing else."""
+    try:
+        line = f"{path} {len(load(path, **options).responses)}"
+    except ImportFileError as error:
+        line = str(error)
+    assert line.startswith(str(path))
+    assert line.isprintable()
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(PARTS), json_values, max_size=4), min_size=3, max_size=3), st.sampled_from(PARTS))
+def test_no_rows_whatever_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, rows: list[Row], selected: str) -> None:
+    """Whatever stands in some columns of good rows, the answer is a recording or one line."""
+    path = tmp_path_factory.mktemp("any") / "rows.jsonl"
+    path.write_text("".join(json.dumps(own | row) + "\n" for own, row in zip(ROWS, rows, strict=True)))
+    assert_read_or_refused(path)
+    assert_read_or_refused(path, select={selected: "q"})
+
+
+@given(st.binary(max_size=60) | st.text(alphabet='promt,completsd"\n\r\t[]{}:0\x00é').map(str.encode))
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, suffix: str, data: bytes) -> None:
+    """Whatever bytes a file holds, the answer is a recording or one line."""
+    path = tmp_path_factory.mktemp("any") / f"rows{suffix}"
+    path.write_bytes(data)
+    assert_read_or_refused(path)
 
 
 def test_importing_tracing_is_cheap() -> None:

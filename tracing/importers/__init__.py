@@ -42,22 +42,31 @@ def load(path: str | Path, *, columns: Mapping[str, str] | None = None, select: 
     """
     columns, select = columns or {}, select or {}
     file = Path(path)
-    if (file / MANIFEST_NAME).exists():
-        if columns or select:
-            option = "--columns" if columns else "--select"
-            raise ImportFileError(
-                f"{path}: expected no {option} for a run directory (it names its own columns and holds one run), found some"
-            )
-        return RunDirectory.open(file).load()
-    if not file.exists():
-        raise ImportFileError(f"{path}: expected a run directory or a file of responses, found nothing there")
-    if file.is_dir():
-        raise ImportFileError(f"{path}: expected a run directory with {MANIFEST_NAME}, found a folder without one")
+    try:
+        if (file / MANIFEST_NAME).exists():
+            _refuse_options(path, columns, select)
+            return RunDirectory.open(file).load()
+        data = _bytes_of(file)
+    except OSError as error:
+        raise ImportFileError(f"{path}: expected a readable run directory or file, found: {error.strerror}") from error
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise ImportFileError(f"{path}: expected a name ending in {', '.join(_READERS)}, found {file.suffix or 'no ending'!r}")
-    data = file.read_bytes()
-    how = [(f"columns.{part}", name) for part, name in sorted(columns.items())] + [
-        (f"select.{name}", value) for name, value in sorted(select.items())
-    ]
+    how = [(f"columns.{part}", name) for part, name in sorted(columns.items())]
+    how += [(f"select.{name}", value) for name, value in sorted(select.items())]
     return interpret(reader(str(path), data), columns, select, content_digest(data, how))
+
+
+def _bytes_of(file: Path) -> bytes:
+    if not file.exists():
+        raise ImportFileError(f"{file}: expected a run directory or a file of responses, found nothing there")
+    if file.is_dir():
+        raise ImportFileError(f"{file}: expected a run directory with {MANIFEST_NAME}, found a folder without one")
+    return file.read_bytes()
+
+
+def _refuse_options(path: str | Path, columns: Mapping[str, str], select: Mapping[str, str]) -> None:
+    """A run directory names its own columns and holds one run: an option that has no effect is a misunderstanding."""
+    if columns or select:
+        option = "--columns" if columns else "--select"
+        raise ImportFileError(f"{path}: expected no {option} for a run directory (it names its own columns and holds one run), found some")

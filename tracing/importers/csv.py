@@ -21,8 +21,8 @@ def read(path: str, data: bytes, delimiter: str = ",") -> Table:
     """
     records = _records(path, decoded(path, data), delimiter)
     _, header = next(records)
-    if len(set(header)) < len(header) or "" in header:
-        twice = next(name for name in header if name == "" or header.count(name) > 1)
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
         raise ImportFileError(f"{path}:1: expected a different name for each column, found {twice!r} in {listed(header)}")
     lines, rows = [], []
     for line, record in records:

@@ -93,14 +93,18 @@ def shown(value: Any) -> str:
     if value is None or value == "":
         return "nothing" if value is None else "an empty text"
     text = repr(value) if isinstance(value, str) else str(value)
-    text = " ".join(text.split())
-    return f"{kind(value)} {text[:_SHOWN]}{'…' if len(text) > _SHOWN else ''}"
+    text = " ".join(text.split()) if text.isprintable() else repr(text)
+    return f"{kind(value)} {_short(text)}"
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, at most `most` of them."""
-    every = list(names)
+    """Names for a message: at most `most` of them, each short and on one line whatever a file calls its columns."""
+    every = [_short(name if name.isprintable() and name else repr(name)) for name in names]
     return ", ".join(every[:most]) + (f", … ({len(every)} in all)" if len(every) > most else "")
+
+
+def _short(text: str) -> str:
+    return text[:_SHOWN] + ("…" if len(text) > _SHOWN else "")
 
 
 def decoded(path: str, data: bytes) -> str:
