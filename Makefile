@@ -42,6 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The recording in tests/runs/organism stays; what the demo wrote beside it goes.
 clean:
+	cd $(RUN) 2>/dev/null && rm -rf config.toml judgements.sqlite* graph.sqlite* candidates.jsonl events.jsonl review.jsonl findings.json report.md report.html \
+	    discovery.txt* earlier *.lock || true
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find agent prompts probes tracing tests -name __pycache__ -type d -prune -exec rm -rf {} +
