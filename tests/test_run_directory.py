@@ -312,7 +312,9 @@ def test_responses_belong_to_their_step(tmp_path: Path, rng: np.random.Generator
     with pytest.raises(RunDirectoryError, match=r"expected responses of step 2, found some of \[0\]"):
         run.write_step(2, responses(0), overwrite=True)
     run.write_step(2, Responses.of(["q"], ["a"], response_id=["x"]), overwrite=True)
-    assert run.read_step(2).step is not None
+    assert run.read_step(2).response_id == ("x",)
+    run.write_step(2, Responses.of(["q", "q"], ["a", "b"]), overwrite=True)
+    assert run.read_step(2).response_id == ("step-000002/0", "step-000002/1")
     run.responses_path(4).write_bytes(run.responses_path(0).read_bytes())
     with pytest.raises(RunDirectoryError, match="expected responses of step 4 only"):
         run.load()

@@ -142,7 +142,7 @@ class RunDirectory:
         if responses.step is not None and not np.all(responses.step == step):
             raise RunDirectoryError(f"{self.path}: expected responses of step {step}, found some of {sorted(set(responses.step.tolist()))}")
         if responses.step is None:
-            responses = replace(responses, step=np.full(len(responses), step, dtype=np.int64))
+            responses = _at_step(responses, step)
         if likelihoods is not None:
             self._check_likelihoods(step, len(responses), likelihoods, scored_steps)
         self._remove(self.responses_path(step))
@@ -305,6 +305,13 @@ class RunDirectory:
         if path.exists():
             path.unlink()
             sync_folder(path.parent)
+
+
+def _at_step(responses: Responses, step: int) -> Responses:
+    """Responses that did not know their step; those only counted from 0 are named by it, since every other step counts from 0 too."""
+    counted = tuple(str(i) for i in range(len(responses)))
+    ids = tuple(f"{step_name(step)}/{i}" for i in counted) if responses.response_id == counted else responses.response_id
+    return replace(responses, response_id=ids, step=np.full(len(responses), step, dtype=np.int64))
 
 
 def _shown(steps: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ def texts(table: Table, name: str, values: list[Any]) -> list[str]:
     """
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise table.error(row, f"text in {name!r}{_as_before(table, values, row, str)}", shown(value))
+            raise table.error(row, f"text in {name!r}{_as_before(table, row)}", shown(value))
     _check_unicode(table, name, values)
     return list(values)
 
@@ -39,7 +39,7 @@ def names(table: Table, name: str, values: list[Any]) -> list[str]:
         whole = None if wanted is str else whole_number(value)
         if table.missing(value) or value == "" or (wanted is str and not isinstance(value, str)) or (wanted is int and whole is None):
             words = "text" if wanted is str else "a whole number"
-            raise table.error(row, f"{words} in {name!r}{_as_before(table, values, row, wanted)}", shown(value))
+            raise table.error(row, f"{words} in {name!r}{_as_before(table, row)}", shown(value))
         result.append(value if wanted is str else str(whole))
     _check_unicode(table, name, result)
     return result
@@ -55,7 +55,7 @@ def steps(table: Table, name: str, values: list[Any]) -> npt.NDArray[np.int64]:
     for row, value in enumerate(values):
         number = whole_number(value) if table.typed else whole_number(_parsed(value))
         if number is None or not 0 <= number <= _LARGEST_STEP:
-            raise table.error(row, f"a whole number from 0 in {name!r}{_as_before(table, values, row, int)}", shown(value))
+            raise table.error(row, f"a whole number from 0 in {name!r}{_as_before(table, row)}", shown(value))
         result.append(number)
     return np.array(result, dtype=np.int64)
 
@@ -111,11 +111,9 @@ def _is_finite(number: int | float) -> bool:
         return False
 
 
-def _as_before(table: Table, values: list[Any], row: int, wanted: type) -> str:
-    """` as on line 3` when an earlier row had the wanted type: then the column mixes types."""
-    types = (int, float) if wanted is int else wanted
-    before = next((k for k in range(row) if isinstance(values[k], types if table.typed else str)), None)
-    return "" if before is None else f" as on {table.line(before)}"
+def _as_before(table: Table, row: int) -> str:
+    """` as on line 1`: every row before the first wrong one is right, so a wrong one after it mixes types."""
+    return f" as on {table.line(0)}" if row else ""
 
 
 def _check_unicode(table: Table, name: str, values: list[str]) -> None:
