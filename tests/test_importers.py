@@ -442,6 +442,7 @@ def test_what_a_file_must_hold(tmp_path: Path, suffix: str, rows: list[Row], exp
     ("rows", "expected"),
     [
         (changed(1, prompt=None), ":2: expected text in 'prompt' as on line 1, found nothing"),
+        (changed(0, prompt=3), ":1: expected text in 'prompt', found a number 3"),
         (changed(0, prompt=""), ":1: expected a prompt in 'prompt', found an empty text"),
         (changed(1, prompt=3), ":2: expected text in 'prompt' as on line 1, found a number 3"),
         (changed(1, prompt=CHAT), ":2: expected text in 'prompt' as on line 1, found a list [{'role': 'system', 'content': 'Be kind.…"),

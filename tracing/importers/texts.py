@@ -56,7 +56,7 @@ def _conversations(columns: Columns, part: str, values: list[Any]) -> list[Conve
     """One conversation per row; a plain text is one turn of the user. The first value decides which of the two the column holds."""
     table, name = columns.table, columns.name(part)
     first = next(value for value in values if value is not None)
-    if part == "prompt" and isinstance(unpacked(table, first), str):
+    if part == "prompt" and not isinstance(unpacked(table, first), list):
         plain = texts(table, name, values)
         if "" in plain:
             raise table.error(plain.index(""), f"a prompt in {name!r}", "an empty text")
