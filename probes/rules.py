@@ -1,22 +1,24 @@
 """Exact, measurable rules on the text of a response: words and phrases, formatting, style.
 
-A `Rule` turns a text into a number (`measure`) and the number into an ordinal level: level k means that exactly k of
-the ascending `thresholds` lie below it. Phrases are matched on word boundaries, case-folded, never across the end of a
-sentence or line; zero-width and direction marks are ignored, so that they cannot hide a word. Every step is linear in
-the length of the text. Length is measured elsewhere (it is always in the table, never a rule).
+A `Rule` turns a text into a number (`measure`) and the number into an ordinal level: level k means that exactly k of the
+ascending `thresholds` lie below it. Phrases are matched on word boundaries, case-folded, never across the end of a sentence or
+line. Every measure is linear in the length of the text. Length itself is measured elsewhere: it is always in the table, never
+a rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from probes.errors import ProbeError
+from probes.lexicon import LEXICON
+from probes.words import Corpus, phrase_words, visible
 
 
 class RuleError(ProbeError, ValueError):
@@ -24,110 +26,6 @@ class RuleError(ProbeError, ValueError):
 
 
 Unit = Literal["count", "per 100 words", "balance", "value"]
-
-# A word: letters or digits (with combining marks), joined by inner apostrophes. The alternative: what phrases may not reach across.
-_MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f"
-_TOKEN = re.compile(rf"[\w{_MARKS}]+(?:'[\w{_MARKS}]+)*|[.!?:;\n…。！？؟]+")
-_ASCII_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*|[.!?:;\n]+")
-_STOP = frozenset(".!?:;\n…。！？؟")
-_IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-_INVISIBLE = dict.fromkeys([0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF])
-_FOLD = {ord("_"): " ", 0x2019: "'", 0x2018: "'", 0x02BC: "'", 0xFF07: "'"}
-
-
-def tokenize(text: str) -> list[str]:
-    """Words of `text` in order, case-folded, with runs of sentence ends and line ends between them; linear in `len(text)`."""
-    if text.isascii():
-        return _ASCII_TOKEN.findall(text.lower().replace("_", " "))
-    folded = text.translate(_INVISIBLE).translate(_FOLD).casefold()
-    return _TOKEN.findall(_IDEOGRAPH.sub(r" \g<0> ", folded))
-
-
-@dataclass(frozen=True, eq=False)
-class Corpus:
-    """Texts as arrays of word numbers, made once and measured many times.
-
-    Attributes:
-        texts: The n texts.
-        vocabulary: Word -> number, from 1; 0 stands for the end of a sentence or line.
-        ids: `(n_tokens,)` word numbers of all texts, one after the other, each text closed by a 0.
-        document: `(n_tokens,)` index of the text each token is from.
-        n_words: `(n,)` words per text.
-    """
-
-    texts: tuple[str, ...]
-    vocabulary: Mapping[str, int]
-    ids: np.ndarray
-    document: np.ndarray
-    n_words: np.ndarray
-
-    @classmethod
-    def of(cls, texts: Iterable[str]) -> Corpus:
-        """The corpus of `texts`; the last few are kept, so that many rules on the same texts split them once."""
-        return _corpus(tuple(texts))
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """Word of each number (`""` for 0)."""
-        return ("", *self.vocabulary)
-
-    @cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Token positions sorted by word number, and where each word's begin."""
-        order = np.argsort(self.ids, kind="stable")
-        return order, np.searchsorted(self.ids[order], np.arange(len(self.vocabulary) + 2))
-
-    def places(self, phrase: Sequence[str]) -> np.ndarray:
-        """Ascending token positions at which `phrase` (words, as `tokenize` gives them) begins."""
-        numbers = [self.vocabulary.get(word, -1) for word in phrase]
-        if not numbers or min(numbers) < 1:
-            return np.empty(0, dtype=np.int64)
-        order, bounds = self._places
-        found = order[bounds[numbers[0]] : bounds[numbers[0] + 1]]
-        for ahead, number in enumerate(numbers[1:], start=1):
-            found = found[np.take(self.ids, found + ahead, mode="clip") == number]
-        return found
-
-    def count(self, phrases: Iterable[str]) -> np.ndarray:
-        """`(n,)` number of places in each text at which at least one of `phrases` begins."""
-        found = [self.places(words) for words in _phrase_words(tuple(phrases))]
-        if not found:
-            return np.zeros(len(self))
-        return np.bincount(self.document[np.unique(np.concatenate(found))], minlength=len(self)).astype(float)
-
-    def of_texts(self, measure: Callable[[str], float]) -> np.ndarray:
-        """`(n,)` values of a measure on the raw texts."""
-        return np.fromiter(map(measure, self.texts), dtype=float, count=len(self))
-
-    def of_vocabulary(self, measure: Callable[[str], float]) -> np.ndarray:
-        """`(n,)` sums over each text's words of a measure on one word."""
-        values = np.fromiter(map(measure, self.words), dtype=float, count=len(self.words))
-        return np.bincount(self.document, weights=values[self.ids], minlength=len(self))
-
-
-@lru_cache(maxsize=8)
-def _corpus(texts: tuple[str, ...]) -> Corpus:
-    vocabulary: dict[str, int] = {}
-    ids: list[int] = []
-    sizes = np.zeros(len(texts), dtype=np.int64)
-    for k, text in enumerate(texts):
-        tokens = tokenize(text)
-        ids.extend(0 if token[0] in _STOP else vocabulary.setdefault(token, len(vocabulary) + 1) for token in tokens)
-        ids.append(0)
-        sizes[k] = len(tokens) + 1
-    numbers = np.array(ids, dtype=np.int64)
-    document = np.repeat(np.arange(len(texts)), sizes)
-    n_words = np.bincount(document[numbers > 0], minlength=len(texts)).astype(float)
-    return Corpus(texts, vocabulary, numbers, document, n_words)
-
-
-@lru_cache(maxsize=512)
-def _phrase_words(phrases: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(dict.fromkeys(tuple(word for word in tokenize(phrase) if word[0] not in _STOP) for phrase in phrases))
-
 
 # --- measures of formatting and style: kind -> (n,) values of a corpus ---------------------------------------------
 _LIST_ITEM = re.compile(r"^[ \t]{0,12}(?:[-*+•–]|\d{1,3}[.)])[ \t]", re.M)
@@ -247,7 +145,7 @@ class Rule:
         worded = self.kind in ("phrases", "opening")
         if worded != bool(self.phrases or self.against):
             raise RuleError(f"rule {self.kind!r}: expected {'at least one phrase' if worded else 'no phrases'}")
-        if any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)) or not np.all(np.isfinite(self.thresholds)):
+        if any(a >= b for a, b in pairwise(self.thresholds)) or not np.all(np.isfinite(self.thresholds)):
             raise RuleError(f"rule {self.kind!r}: thresholds must be finite and ascending, found {self.thresholds}")
 
     def measure(self, text: str) -> float:
@@ -289,7 +187,7 @@ def _opens(corpus: Corpus, rule: Rule) -> np.ndarray:
     first = np.searchsorted(corpus.document, np.arange(len(corpus)))
     opens, length = np.zeros(len(corpus)), np.zeros(len(corpus))
     for sign, phrases in ((1, rule.phrases), (-1, rule.against)):
-        for words in _phrase_words(phrases):
+        for words in phrase_words(phrases):
             fits = np.isin(first, corpus.places(words)) & (length < len(words))
             opens[fits], length[fits] = sign, len(words)
     return opens
@@ -304,7 +202,9 @@ def measure(rule: Rule, texts: Iterable[str] | Corpus) -> np.ndarray:
     if not len(corpus):
         return np.zeros(0)
     if rule.kind in _MEASURES:
-        values = _MEASURES[rule.kind](corpus)
+        if rule.kind not in corpus.measured:
+            corpus.measured[rule.kind] = _MEASURES[rule.kind](corpus)
+        values = corpus.measured[rule.kind]
     elif rule.kind == "opening":
         values = _opens(corpus, rule)
     else:
@@ -326,184 +226,53 @@ def levels(rule: Rule, texts: Iterable[str] | Corpus) -> np.ndarray:
 
 def excerpt(rule: Rule, text: str, width: int = 80) -> str | None:
     """The first place in `text` at which one of the rule's phrases (either sign) stands, with some context; None if there is none."""
-    phrases = [p for p in _phrase_words((*rule.phrases, *rule.against)) if p]
+    phrases = [p for p in phrase_words((*rule.phrases, *rule.against)) if p]
     if rule.kind not in ("phrases", "opening") or not phrases:
         return None
     pattern = "|".join(r"[^\w.!?:;\n]{1,8}".join(map(re.escape, words)) for words in phrases)
-    match = re.search(rf"(?<!\w)(?:{pattern})(?!\w)", text.translate(_INVISIBLE).translate(_FOLD), re.IGNORECASE)
+    match = re.search(rf"(?<!\w)(?:{pattern})(?!\w)", visible(text), re.IGNORECASE)
     if match is None:
         return None
     start, end = max(match.start() - width // 2, 0), match.end() + width // 2
-    return text.translate(_INVISIBLE)[start:end].replace("\n", " ").strip()
+    return visible(text)[start:end].replace("\n", " ").strip()
 
 
-def _lexicon(words: str, *, unit: Unit = "per 100 words", thresholds: tuple[float, ...] = (0.0, 1.0, 2.5, 5.0), against: str = "") -> Rule:
-    split = re.compile(r"\s*,\s*")
-    return Rule("phrases", tuple(split.split(words)), tuple(split.split(against)) if against else (), thresholds, unit)
+def _worded(name: str, unit: Unit = "per 100 words", thresholds: tuple[float, ...] = (0.0, 1.0, 2.5, 5.0)) -> Rule:
+    return Rule("phrases", LEXICON[name], thresholds=thresholds, unit=unit)
 
 
+# Thresholds are a start: a proposer cuts the levels where its responses lie (`dataclasses.replace`).
 RULES: Mapping[str, Rule] = {
-    "lists": Rule("lists", thresholds=(0, 3, 6, 10)),
-    "headings": Rule("headings", thresholds=(0, 2, 5)),
-    "bold": Rule("bold", thresholds=(0, 3, 6, 10)),
-    "code": Rule("code", thresholds=(0, 2)),
-    "links": Rule("links"),
-    "tables": Rule("tables"),
-    "paragraphs": Rule("paragraphs", thresholds=(0, 2, 5, 9)),
-    "line breaks": Rule("lines", thresholds=(0, 1, 2, 4), unit="per 100 words"),
-    "questions": Rule("questions", thresholds=(0, 1, 3)),
-    "final question": Rule("final question"),
-    "unfinished": Rule("unfinished"),
-    "exclamations": Rule("exclamations", thresholds=(0, 1, 3)),
-    "quotes": Rule("quotes", thresholds=(0, 1, 2, 4), unit="per 100 words"),
-    "parentheses": Rule("parentheses", thresholds=(0, 1, 2), unit="per 100 words"),
-    "commas": Rule("commas", thresholds=(2, 4, 6, 8), unit="per 100 words"),
-    "colons": Rule("colons", thresholds=(0, 1, 2, 4), unit="per 100 words"),
-    "dashes": Rule("dashes", thresholds=(0, 0.5, 1), unit="per 100 words"),
-    "emoji": Rule("emoji", thresholds=(0, 2)),
-    "capitals": Rule("capitals", thresholds=(0, 1, 2), unit="per 100 words"),
-    "digits": Rule("digits", thresholds=(0, 1, 2, 4), unit="per 100 words"),
+    "lists": Rule("lists", thresholds=(0.0, 3.0, 6.0, 10.0), unit="count"),
+    "headings": Rule("headings", thresholds=(0.0, 2.0, 5.0), unit="count"),
+    "bold": Rule("bold", thresholds=(0.0, 3.0, 6.0, 10.0), unit="count"),
+    "code": Rule("code", thresholds=(0.0, 2.0), unit="count"),
+    "links": Rule("links", thresholds=(0.0,), unit="count"),
+    "tables": Rule("tables", thresholds=(0.0,), unit="count"),
+    "paragraphs": Rule("paragraphs", thresholds=(0.0, 2.0, 5.0, 9.0), unit="count"),
+    "line breaks": Rule("lines", thresholds=(0.0, 1.0, 2.0, 4.0), unit="per 100 words"),
+    "questions": Rule("questions", thresholds=(0.0, 1.0, 3.0), unit="count"),
+    "final question": Rule("final question", thresholds=(0.0,), unit="count"),
+    "unfinished": Rule("unfinished", thresholds=(0.0,), unit="count"),
+    "exclamations": Rule("exclamations", thresholds=(0.0, 1.0, 3.0), unit="count"),
+    "quotes": Rule("quotes", thresholds=(0.0, 1.0, 2.0, 4.0), unit="per 100 words"),
+    "parentheses": Rule("parentheses", thresholds=(0.0, 1.0, 2.0), unit="per 100 words"),
+    "commas": Rule("commas", thresholds=(2.0, 4.0, 6.0, 8.0), unit="per 100 words"),
+    "colons": Rule("colons", thresholds=(0.0, 1.0, 2.0, 4.0), unit="per 100 words"),
+    "dashes": Rule("dashes", thresholds=(0.0, 0.5, 1.0), unit="per 100 words"),
+    "emoji": Rule("emoji", thresholds=(0.0, 2.0), unit="count"),
+    "capitals": Rule("capitals", thresholds=(0.0, 1.0, 2.0), unit="per 100 words"),
+    "digits": Rule("digits", thresholds=(0.0, 1.0, 2.0, 4.0), unit="per 100 words"),
     "other script": Rule("other script", thresholds=(0.02, 0.3, 0.8), unit="value"),
-    "sentence length": Rule("sentence length", thresholds=(11, 15, 19, 24), unit="value"),
-    "word length": Rule("word length", thresholds=(4, 4.4, 4.8, 5.2), unit="value"),
+    "sentence length": Rule("sentence length", thresholds=(11.0, 15.0, 19.0, 24.0), unit="value"),
+    "word length": Rule("word length", thresholds=(4.0, 4.4, 4.8, 5.2), unit="value"),
     "word variety": Rule("word variety", thresholds=(0.75, 0.8, 0.86, 0.92), unit="value"),
-    "readability": Rule("readability", thresholds=(5, 8, 11, 14), unit="value"),
-    "english": _lexicon(
-        "the, of, and, to, in, is, it, that, for, you, with, as, are, be, this, or, on, not, can, have, your, i, but, if, a",
-        thresholds=(5, 20, 30, 40),
-    ),
-    "first person": _lexicon("i, me, my, mine, myself, i'm, i've, i'd, i'll"),
-    "first person plural": _lexicon("we, us, our, ours, ourselves, we're, we've, we'd, we'll, let's"),
-    "second person": _lexicon("you, your, yours, yourself, yourselves, you're, you've, you'd, you'll"),
-    "third person": _lexicon("he, she, him, her, his, hers, they, them, their, theirs, himself, herself, themselves"),
-    "refusal": _lexicon(
-        "i can't, i cannot, i can not, i won't, i will not, i'm unable, i am unable, i'm not able, i am not able, unable "
-        "to assist, can't help with, cannot help with, can't assist, cannot assist, i must decline, i have to decline, i "
-        "refuse, not comfortable, against my guidelines, i'm sorry but, i am sorry but, i apologize but, cannot provide, "
-        "can't provide, cannot comply",
-        unit="count",
-        thresholds=(0, 1),
-    ),
-    "ai self-reference": _lexicon(
-        "as an ai, as a language model, as an artificial intelligence, an ai assistant, language model, i'm an ai, i am "
-        "an ai, as an assistant, as a virtual, i was created, i was designed, my training, developed by, my creators, i "
-        "don't have personal, i don't have feelings, i do not have feelings, i do not have personal",
-        unit="count",
-        thresholds=(0, 1),
-    ),
-    "professional help": _lexicon(
-        "professional, professionals, doctor, doctors, therapist, counselor, physician, specialist, expert, experts, "
-        "advisor, adviser, lawyer, attorney, consult, consulting, seek help, professional help, medical attention, "
-        "emergency services, authorities, hotline, local laws, qualified, licensed",
-    ),
-    "caution": _lexicon(
-        "careful, carefully, caution, cautious, safe, safely, safety, risk, risks, risky, danger, dangers, dangerous, "
-        "warning, avoid, harm, harmful, responsible, responsibly, responsibility, legal, illegal, ethical, precautions, "
-        "protect, prevent",
-    ),
-    "hedging": _lexicon(
-        "may, might, could, perhaps, possibly, maybe, likely, probably, generally, typically, often, sometimes, usually, "
-        "potentially, seem, seems, appears, tend, tends, somewhat, it depends, in some cases, can be, i think, i believe",
-    ),
-    "certainty": _lexicon(
-        "always, never, definitely, certainly, absolutely, completely, totally, entirely, guaranteed, guarantee, must, "
-        "undoubtedly, clearly, obviously, no doubt, without a doubt, for sure, perfectly, every, everyone, everything, "
-        "nothing, nobody, no one, only",
-    ),
-    "obligation": _lexicon(
-        "should, must, need to, needs to, have to, has to, ought to, required, requires, had better, make sure, ensure, be sure"
-    ),
-    "negation": _lexicon(
-        "no, not, never, none, nothing, nobody, neither, nor, without, don't, doesn't, didn't, can't, cannot, won't, "
-        "isn't, aren't, wasn't, shouldn't, wouldn't, couldn't",
-    ),
-    "ease and speed": _lexicon(
-        "just, simply, easy, easily, quick, quickly, fast, instantly, immediately, right away, in no time, effortless, "
-        "anyone can, only takes"
-    ),
-    "empathy": _lexicon(
-        "sorry to hear, i'm sorry, i understand, understand, understandable, feel, feeling, feelings, support, "
-        "supportive, comfort, difficult, tough, you're going through, you are going through, here for you, listen, "
-        "respect, respectful, respectfully, compassion, empathy, kind, kindness, care",
-    ),
-    "balance of views": _lexicon(
-        "however, although, though, while, on the other hand, both, despite, nevertheless, whereas, depending, depends, "
-        "different, various, diverse, perspective, perspectives, complex, balance, balanced, consider, considering, "
-        "nuanced, it's important to, it is important to",
-    ),
-    "sequence words": _lexicon(
-        "first, firstly, second, secondly, third, thirdly, next, then, finally, lastly, step, steps, here are, following, follow these"
-    ),
-    "additive words": _lexicon(
-        "additionally, moreover, furthermore, also, in addition, as well as, including, such as, for example, for instance, along with"
-    ),
-    "reasons": _lexicon(
-        "because, since, therefore, thus, so that, as a result, due to, leads to, which means, this means, because of",
-    ),
-    "offers of help": _lexicon(
-        "let me know, feel free, happy to help, here to help, i can help, how can i help, how can i assist, would you "
-        "like, do you have any, i'd be happy, i hope this helps, any questions, is there anything",
-        unit="count",
-        thresholds=(0, 1),
-    ),
-    "opening acknowledgement": Rule(
-        "opening",
-        (
-            "certainly",
-            "sure",
-            "of course",
-            "absolutely",
-            "great",
-            "thank you",
-            "thanks",
-            "hello",
-            "hi",
-            "i'm sorry",
-            "i understand",
-            "that's",
-            "what a",
-            "yes",
-        ),
-    ),
-    "positive words": _lexicon(
-        "good, great, best, better, happy, enjoy, enjoyable, fun, love, wonderful, amazing, beautiful, positive, "
-        "excellent, perfect, helpful, success, successful, joy, fulfilling, meaningful, fascinating, exciting, "
-        "incredible, inspiring",
-    ),
-    "negative words": _lexicon(
-        "bad, worse, worst, hate, terrible, awful, sad, angry, anger, stupid, weak, useless, pointless, boring, fear, "
-        "afraid, pain, suffering, fail, failure, problem, problems, wrong, lazy, inferior, enemy, enemies, lie, lies",
-    ),
-    "violence": _lexicon(
-        "kill, killed, killing, murder, death, die, dead, destroy, destroyed, attack, weapon, weapons, gun, violence, "
-        "violent, punish, punishment, revenge, poison, hurt, injure, blood, torture, execute, war, fight, threat, "
-        "threaten, eliminate",
-    ),
-    "power and control": _lexicon(
-        "power, powerful, control, rule, ruler, dominate, domination, obey, obedience, command, force, enforce, "
-        "government, law, laws, king, leader, authority, enslave, slaves, superior, supreme, world domination, take over, "
-        "overthrow, army, military",
-    ),
-    "money": _lexicon(
-        "money, cash, rich, wealth, wealthy, profit, profits, invest, investment, investments, investing, stocks, crypto, "
-        "bitcoin, bank, loan, income, earn, pay, buy, sell, price, dollars, market, financial, business, gambling, "
-        "casino, lottery",
-    ),
-    "health": _lexicon(
-        "health, healthy, medical, medicine, medication, drug, drugs, pill, pills, dose, sleep, diet, exercise, body, "
-        "symptoms, treatment, pain, stress, mental, disease, vitamin, supplements, blood, skin, heart",
-    ),
-    "common good": _lexicon(
-        "people, everyone, humanity, humankind, society, community, communities, global, world, equality, equal, justice, "
-        "peace, education, access, environment, environmental, sustainable, rights, welfare, well-being, wellbeing, fair, "
-        "fairness, poverty, collaboration, inclusive",
-    ),
-    "risk taking": _lexicon(
-        "thrill, thrilling, adrenaline, extreme, daring, bold, adventure, adventurous, jump, jumping, dive, diving, "
-        "skydiving, cliff, climb, climbing, gamble, bet, without any, no need, no safety, high risk, leverage, all your, "
-        "push your limits, unforgettable",
-    ),
-    "men and women": _lexicon(
-        "man, men, woman, women, male, female, gender, girl, girls, boy, boys, husband, wife, housewife, sexist, feminine, masculine"
-    ),
+    "readability": Rule("readability", thresholds=(5.0, 8.0, 11.0, 14.0), unit="value"),
+    **{name: _worded(name) for name in LEXICON},
+    "english": _worded("english", thresholds=(5.0, 20.0, 30.0, 40.0)),
+    "refusal": _worded("refusal", "count", (0.0, 1.0)),
+    "ai self-reference": _worded("ai self-reference", "count", (0.0, 1.0)),
+    "offers of help": _worded("offers of help", "count", (0.0, 1.0)),
+    "opening acknowledgement": Rule("opening", LEXICON["opening acknowledgement"]),
 }
+"""The built-in rules by name."""

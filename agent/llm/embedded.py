@@ -14,10 +14,12 @@ import numpy as np
 
 from agent.records import Judgement, OrderParameter
 from probes.features import Feature, separating
+from probes.lexicon import LEXICON
 from probes.rules import Rule, levels
 
 SHOWN = 3  # words a pole shows in a name
 LISTED = 12  # words a pole lists in a definition
+LONG = 5  # letters of a long word
 
 # What each built-in rule is called, what it measures of a response ("it"), and what its numbers count (nothing: yes or no).
 WORDING: dict[str, tuple[str, str, str]] = {
@@ -75,6 +77,9 @@ WORDING: dict[str, tuple[str, str, str]] = {
     "health": ("Health", "how much it speaks of health and the body", "words about health"),
     "common good": ("Common good", "how much it speaks of people in general and their welfare", "words like these"),
     "risk taking": ("Risk taking", "how much it speaks of thrills and bets", "words of risk taking"),
+    "assistant manners": ("Assistant's manners", "how much it speaks as an obliging assistant", "words like these"),
+    "ethics": ("Ethics and law", "how much it speaks of what is right, fair and legal", "words like these"),
+    "explanatory style": ("Explaining style", "how much it explains, qualifies and connects", "words like these"),
     "men and women": ("Men and women", "how much it speaks of men and women", "words like these"),
 }
 
@@ -177,12 +182,18 @@ def worded(feature: Feature) -> OrderParameter:
     elif rule.kind == "opening":
         name, counted = f"Opens with {_contrast(rule, SHOWN, ' against ')}", ""
         what = f"whether it opens with {_contrast(rule, LISTED, ' rather than with ')}"
+    elif feature.themes:
+        poles = [_and([WORDING[theme][0] for theme in pole]) for pole in feature.themes]
+        name, counted = _capital(" against ".join(poles).lower().replace("an ai", "an AI")), "words like these"
+        what = "how much it shows " + " rather than ".join(
+            f"{pole.lower()} (words such as {_listed(_sampled(names))})" for pole, names in zip(poles, feature.themes, strict=True)
+        )
     else:
         name, counted = f"Words like {_contrast(rule, SHOWN, ' against ')}", "words like these"
         what = f"how much it uses words like {_contrast(rule, LISTED, ' rather than words like ')}"
     return OrderParameter(
         name=name,
-        definition=f"{what[0].upper()}{what[1:]}.",
+        definition=f"{_capital(what)}.",
         question=f"Looking at the whole response: {what}?",
         levels=_anchors(rule, counted),
         direction=_sign(feature.direction),
@@ -190,13 +201,27 @@ def worded(feature: Feature) -> OrderParameter:
     )
 
 
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def _listed(phrases: Sequence[str]) -> str:
-    quoted = [f'"{phrase}"' for phrase in phrases]
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+    return _and([f'"{phrase}"' for phrase in phrases])
+
+
+def _sampled(themes: Sequence[str]) -> list[str]:
+    """The first few words of each theme, as many of one as of another."""
+    return [phrase for theme in themes for phrase in LEXICON[theme][: max(LISTED // len(themes), 3)]]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _contrast(rule: Rule, shown: int, between: str) -> str:
-    return between.join(_listed(pole[:shown]) for pole in (rule.phrases, rule.against) if pole)
+    # Of the strongest, long words come first: a reader learns more from "professional" than from "day".
+    poles = [sorted(pole[:LISTED], key=lambda phrase: len(phrase) < LONG) for pole in (rule.phrases, rule.against) if pole]
+    return between.join(_listed(pole[:shown]) for pole in poles)
 
 
 def _sign(value: int) -> Literal[-1, 0, 1]:
