@@ -90,12 +90,19 @@ def mixing_error(where: str, built: str, wanted: str) -> MemoryStoreError:
 class Shelf:
     """One Chroma collection with our own vectors: what a local and a served index have in common."""
 
-    def __init__(self, client: Any, wanted: Wanted, embedder: Callable[[], Embedder], embedder_id: str) -> None:
-        """Open the collection, or create it for this embedder."""
+    def __init__(self, where: str, client: Any, wanted: Wanted, embedder: Callable[[], Embedder], embedder_id: str) -> None:
+        """Open the collection, or create it for this embedder.
+
+        Raises:
+            MemoryStoreError: The collection holds another embedder's vectors.
+        """
         self._wanted, self._embedder = wanted, embedder
         self.collection = client.get_or_create_collection(
             COLLECTION, embedding_function=None, metadata={"embedder": embedder_id}, configuration={"hnsw": {"space": "cosine"}}
         )
+        built = str((self.collection.metadata or {}).get("embedder", "unknown"))
+        if built != embedder_id:
+            raise mixing_error(where, built, embedder_id)
         self.held: dict[str, str] = {}
         self.reread()
 
@@ -264,6 +271,8 @@ class LocalIndex:
         folder = self._root / str(stamp["folder"])
         try:
             shelf = self._connect(folder)
+        except MemoryStoreError:
+            raise
         except Exception as problem:  # Chroma raises many kinds; whatever it is, the ledger can replace the index
             return self._build(f"Chroma cannot read it ({first_line(problem)})")
         if len(shelf.held) != stamp["count"] or content_digest(shelf.held) != stamp["digest"]:
@@ -274,7 +283,7 @@ class LocalIndex:
 
     def _connect(self, folder: Path) -> Shelf:
         self._client = open_folder(folder)
-        return Shelf(self._client, self._wanted, lambda: self.embedder, self.embedder_id)
+        return Shelf(str(self._folder), self._client, self._wanted, lambda: self.embedder, self.embedder_id)
 
     @property
     def embedder(self) -> Embedder:
@@ -357,6 +366,13 @@ def open_server(host: str, port: int, ssl: bool) -> Any:
     from chromadb.config import Settings
 
     return HttpClient(host=host, port=port, ssl=ssl, settings=Settings(anonymized_telemetry=False))
+
+
+def close_server(client: Any) -> None:
+    """Close a client on a server, with the HTTP sessions (its own and its administrator's) that Chroma's own `close` leaves open."""
+    client.close()
+    for part in (client, client._admin_client):
+        part._server._session.close()
 
 
 def collection_is_gone(problem: Exception) -> bool:

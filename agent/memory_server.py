@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from agent.errors import MemoryStoreError
 from agent.memory_embedders import Embedder, embedder_id, make_embedder
 from agent.memory_events import StoredEvent, decode
-from agent.memory_index import COLLECTION, Shelf, Wanted, batches, collection_is_gone, first_line, mixing_error, open_server
+from agent.memory_index import COLLECTION, Shelf, Wanted, batches, close_server, collection_is_gone, first_line, open_server
 from agent.memory_ledger import Ledger
 
 EVENTS_COLLECTION = "order-parameter-events"
@@ -37,13 +37,13 @@ class ServerIndex:
             MemoryStoreError: The address is not of this form, or no Chroma server answers there.
         """
         self._url, self._wanted, self._ledger, self._on_notice = url, wanted, ledger, on_notice
-        self._client = _connect(url)
         self._embedder: Embedder | None = None if embedder_name is None else make_embedder(embedder_name)
-        self.embedder_id = embedder_id(embedder_name or self._stored_embedder() or "ngrams")
         self._shelf: Shelf | None = None
         self._events: Any = None
         self._done: Mapping[str, str] | None = None
         self._exchanged = (-1, -1)
+        self._client = _connect(url)
+        self.embedder_id = embedder_id(embedder_name or self._ask(self._stored_embedder) or "ngrams")
 
     @property
     def embedder(self) -> Embedder:
@@ -52,26 +52,12 @@ class ServerIndex:
             self._embedder = make_embedder(self.embedder_id)
         return self._embedder
 
-    def exchange(self) -> int:
-        """Fetch the events others put on the server, and put ours there.
-
-        Returns:
-            How many events were fetched.
-
-        Raises:
-            MemoryStoreError: The server does not answer.
-        """
-        return int(self._ask(self._exchange))
-
     def check(self) -> None:
         """Compare what the server holds with the ledger; complete it, or rebuild it when its vectors are gone, with one notice.
 
         Raises:
             MemoryStoreError: The server does not answer, or its index was built with another embedder.
         """
-        stored = self._stored_embedder()
-        if stored is not None and stored != self.embedder_id:
-            raise mixing_error(self._url, stored, self.embedder_id)
         self._ask(self._check)
 
     def update(self) -> None:
@@ -94,7 +80,7 @@ class ServerIndex:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        close_server(self._client)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask the server; once more with fresh collections, because another client may have rebuilt them."""
@@ -136,7 +122,7 @@ class ServerIndex:
 
     def _reach(self) -> Shelf:
         if self._shelf is None:
-            self._shelf = Shelf(self._client, self._wanted, lambda: self.embedder, self.embedder_id)
+            self._shelf = Shelf(self._url, self._client, self._wanted, lambda: self.embedder, self.embedder_id)
         return self._shelf
 
     def _change(self, shelf: Shelf, wordings: Mapping[str, str]) -> tuple[int, int]:
