@@ -58,7 +58,8 @@ def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as stopped:
         main(["--only", "no_such_benchmark"])
     assert stopped.value.code == 2
-    assert all(name in capsys.readouterr().err for name in ["no_such_benchmark", *names()])
+    said = capsys.readouterr().err
+    assert [name for name in ["no_such_benchmark", *names()] if name not in said] == []
 
 
 def test_every_benchmark_file_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
