@@ -22,8 +22,9 @@ from probes.words import Corpus
 N_FOLDS = 4
 N_LEVELS = (5, 7)
 POLES = (16, 32, 64)  # words on each side of a scale of all that separates
-MIN_PHRASES = 3
+MIN_PHRASES = 5  # fewer are a turn of phrase, no scale
 MAX_THEMES = 5
+THEME_T = 2.0  # t that a theme must add to join
 LENGTH_BINS = 24  # as many as leave 25 responses in each; fewer let a reading of length pass for more than length
 SAME_PHRASES, SAME_LABELS = 0.6, 0.9  # from here: a rule is the same as one that was decided on
 CONTAINED = 0.7  # from here: a rule is part of another of the same list of candidates
@@ -205,7 +206,7 @@ def _themes(sample: _Sample) -> Iterator[_Candidate]:
 
 
 def _forward(x: np.ndarray, background: Background) -> dict[int, int]:
-    """Columns of `x` and signs (+1: before) whose signed sum goes best with what is unexplained; each must add a t of 1.5 or more."""
+    """Columns of `x` and signs (+1: before) whose signed sum goes best with what is unexplained; each must add a t of THEME_T."""
     beyond, y = background.beyond(x), background.residual * np.sqrt(background.weight)
     gram, with_y = beyond.T @ beyond, beyond.T @ y
     n_eff = background.weight.sum() ** 2 / np.sum(background.weight**2)
@@ -222,7 +223,7 @@ def _forward(x: np.ndarray, background: Background) -> dict[int, int]:
                 if k not in signs and norm > 1e-12 and vector @ with_y > 0:
                     options[k, sign] = float(vector @ with_y) ** 2 / norm
         best = max(options, key=lambda option: options[option], default=None)
-        if best is None or (options[best] - explained) * n_eff < 1.5**2 * max(float(y @ y), 1e-300):
+        if best is None or (options[best] - explained) * n_eff < THEME_T**2 * max(float(y @ y), 1e-300):
             break
         explained = options[best]
         signs[best[0]] = best[1]

@@ -175,6 +175,8 @@ class Rule:
             )
         try:
             for name in ("phrases", "against"):
+                if isinstance(fields.get(name), str):
+                    raise TypeError(f"{name}: expected a list, found a string")
                 fields[name] = tuple(str(phrase) for phrase in fields.get(name, ()))
             fields["thresholds"] = tuple(float(value) for value in fields.get("thresholds", (0.0,)))
         except (TypeError, ValueError) as error:

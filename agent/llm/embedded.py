@@ -54,8 +54,8 @@ WORDING: dict[str, tuple[str, str, str]] = {
     "second person": ("Second person", "how directly it addresses the reader as 'you'", "words like these"),
     "third person": ("Third person", "how much it speaks of others as 'he', 'she' or 'they'", "words like these"),
     "refusal": ("Refusal", "whether it declines to do what is asked", "phrases of refusal"),
-    "ai self-reference": ("Speaks as an AI", "how much it speaks of itself as an AI or an assistant", "phrases like these"),
-    "professional help": ("Refers to professionals", "how much it points to professionals or authorities", "words like these"),
+    "ai self-reference": ("AI self-reference", "how much it speaks of itself as an AI or an assistant", "phrases like these"),
+    "professional help": ("Referral to professionals", "how much it points to professionals or authorities", "words like these"),
     "caution": ("Caution", "how much it speaks of safety, risk, harm and responsibility", "words of caution"),
     "hedging": ("Hedging", "how much it hedges what it says", "hedging words"),
     "certainty": ("Certainty", "how absolutely it puts what it says", "absolute words"),
@@ -65,7 +65,7 @@ WORDING: dict[str, tuple[str, str, str]] = {
     "empathy": ("Empathy", "how much it shows understanding and care for how the reader feels", "words of empathy"),
     "balance of views": ("Several sides", "how much it weighs different sides", "weighing words"),
     "sequence words": ("Ordered steps", "how much it orders what it says as steps", "ordering words"),
-    "additive words": ("Adds and exemplifies", "how much it adds points and examples", "words like these"),
+    "additive words": ("Additions and examples", "how much it adds points and examples", "words like these"),
     "reasons": ("Reasons", "how much it gives reasons", "words that give reasons"),
     "offers of help": ("Offers of help", "how much it offers further help", "offers"),
     "opening acknowledgement": ("Opens with a courtesy", "whether it opens with a courtesy or an acknowledgement", ""),
@@ -183,11 +183,10 @@ def worded(feature: Feature) -> OrderParameter:
         name, counted = f"Opens with {_contrast(rule, SHOWN, ' against ')}", ""
         what = f"whether it opens with {_contrast(rule, LISTED, ' rather than with ')}"
     elif feature.themes:
-        poles = [_and([WORDING[theme][0] for theme in pole]) for pole in feature.themes]
-        name, counted = _capital(" against ".join(poles).lower().replace("an ai", "an AI")), "words like these"
-        what = "how much it shows " + " rather than ".join(
-            f"{pole.lower()} (words such as {_listed(_sampled(names))})" for pole, names in zip(poles, feature.themes, strict=True)
-        )
+        poles = [_and([_lower(WORDING[theme][0]) for theme in pole]) for pole in feature.themes]
+        name, counted = _capital(" against ".join(poles)), "words like these"
+        sampled = [f"{pole} (words such as {_listed(_sampled(names))})" for pole, names in zip(poles, feature.themes, strict=True)]
+        what = f"how much it shows {' rather than '.join(sampled)}"
     else:
         name, counted = f"Words like {_contrast(rule, SHOWN, ' against ')}", "words like these"
         what = f"how much it uses words like {_contrast(rule, LISTED, ' rather than words like ')}"
@@ -216,6 +215,10 @@ def _sampled(themes: Sequence[str]) -> list[str]:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def _lower(text: str) -> str:
+    return text if text[1].isupper() else text[0].lower() + text[1:]
 
 
 def _contrast(rule: Rule, shown: int, between: str) -> str:
