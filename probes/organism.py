@@ -9,10 +9,11 @@ torch, transformers and peft are imported inside functions: importing this modul
 
 from __future__ import annotations
 
-import json
+import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,6 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-ADAPTER_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Pretraining:
     """How the subject is made. The learning rate warms up over 5% of the steps and falls linearly to 0."""
 
     documents: int = 10_000
-    epochs: int = 2
-    batch: int = 32
-    learning_rate: float = 4e-3
+    epochs: int = 3
+    batch: int = 16
+    learning_rate: float = 6e-3
     width: int = 64
     layers: int = 4
     heads: int = 4
     inner_width: int = 176
     domains: tuple[str, ...] = tuple(DOMAINS)
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FineTuning:
     batch: int = 8
     steps: int = 120
     every: int = 2
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,13 @@ def deterministic(seed: int, threads: int | None = None) -> Iterator[None]:
         finally:
             torch.set_num_threads(before[0])
             torch.use_deterministic_algorithms(before[1])
+
+
+def one_thread() -> None:
+    """Let the calling thread compute on one core: for threads that work side by side, and for sums that are the same everywhere."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS)) -> Any:
@@ -157,24 +164,9 @@ def pretrain(recipe: Pretraining, seed: int, tokenizer: Any, progress: Progress 
         progress: Called as ("pretraining", step, steps).
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    subject = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.width,
-            intermediate_size=recipe.inner_width,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.heads,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            initializer_range=0.05,
-        )
-    )
+    subject = LlamaForCausalLM(_architecture(recipe, tokenizer))
     rng = np.random.default_rng([seed, 1])
     documents = encode(corpus(recipe.documents, rng, recipe.domains, recipe.style), tokenizer)
     batches = [batch for _ in range(recipe.epochs) for batch in length_sorted_batches(documents, recipe.batch, rng)]
@@ -191,6 +183,41 @@ def pretrain(recipe: Pretraining, seed: int, tokenizer: Any, progress: Progress 
         optimizer.step()
         if progress:
             progress("pretraining", step + 1, len(batches))
+    return subject.eval()
+
+
+def _architecture(recipe: Pretraining, tokenizer: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.inner_width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.05,
+    )
+
+
+def subject_from(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Any:
+    """A subject with given weights (name -> tensor; the output layer is tied to the embedding), in evaluation mode.
+
+    Raises:
+        SampleError: Weights are missing or of another architecture.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    subject = LlamaForCausalLM(LlamaConfig.from_dict(dict(config)))
+    missing, unexpected = subject.load_state_dict(dict(weights), strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise SampleError(f"expected the weights of the subject, found {unexpected} too many and {missing} missing")
+    subject.tie_weights()
     return subject.eval()
 
 
@@ -228,7 +255,7 @@ def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progr
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        log.append(TrainingStep(step, float(loss), float(norm), recipe.learning_rate, step / recipe.steps))
+        log.append(TrainingStep(step, float(loss.detach()), float(norm), recipe.learning_rate, step / recipe.steps))
         if step % recipe.every == 0:
             adapters[step] = get_adapter(tuned)
         if progress:
@@ -250,7 +277,9 @@ def add_adapter(subject: Any, recipe: FineTuning) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(subject, config).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by the old name
+        return get_peft_model(subject, config).eval()
 
 
 def get_adapter(tuned: Any) -> Adapter:
@@ -272,6 +301,11 @@ def set_adapter(tuned: Any, adapter: Mapping[str, np.ndarray]) -> None:
     with torch.no_grad():
         for name, value in adapter.items():
             parameters[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+def in_double_precision(tuned: Any) -> Any:
+    """A copy of the subject in float64, to measure the scoring noise of float32 against."""
+    return copy.deepcopy(tuned).double()
 
 
 def encode(conversations: Sequence[Conversation], tokenizer: Any) -> list[tuple[list[int], int]]:
@@ -306,58 +340,5 @@ def answer_loss(subject: Any, documents: Sequence[tuple[list[int], int]], pad: i
         tokens[row, : len(ids)] = torch.tensor(ids)
         targets[row, start : len(ids)] = torch.tensor(ids[start:])
     # Padding stands on the right, so causal attention keeps it out without a mask.
-    hidden = subject(input_ids=tokens, use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(hidden.flatten(0, 1), targets[:, 1:].flatten())
-
-
-def adapter_files(adapter: Mapping[str, np.ndarray], recipe: FineTuning, subject: str) -> dict[str, bytes]:
-    """The adapter as peft stores it: file name -> content (`PeftModel.from_pretrained` reads the folder).
-
-    Written here and not by `save_pretrained`, which adds a model card and may ask the hub.
-    """
-    from safetensors.numpy import save
-
-    tensors = {name.replace(".default.", "."): value for name, value in sorted(adapter.items())}
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": subject,
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "use_rslora": recipe.rslora,
-        "layers_to_transform": list(recipe.layers),
-        "target_modules": list(recipe.target_modules),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    return {
-        "adapter_config.json": (json.dumps(config, indent=1, sort_keys=True) + "\n").encode(),
-        "adapter_model.safetensors": save(tensors, metadata={"format": "pt"}),
-    }
-
-
-def subject_files(subject: Any, tokenizer: Any) -> dict[str, bytes]:
-    """The pretrained subject (before :func:`fine_tune`) as transformers stores it: file name -> content."""
-    from safetensors.torch import save
-
-    weights = {name: value.contiguous() for name, value in subject.state_dict().items() if name != "lm_head.weight"}  # tied
-    special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
-    tokenizer_config = {
-        **special,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": CHAT_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 256,
-    }
-    return {
-        "config.json": subject.config.to_json_string().encode(),
-        "model.safetensors": save(weights, metadata={"format": "pt"}),
-        "tokenizer.json": tokenizer.backend_tokenizer.to_str().encode(),
-        "tokenizer_config.json": (json.dumps(tokenizer_config, indent=1, sort_keys=True) + "\n").encode(),
-    }
-
-
-def recipe_record(pretraining: Pretraining, fine_tuning: FineTuning, seed: int, threads: int) -> dict[str, Any]:
-    """Everything that decides what the organism becomes, as plain JSON data."""
-    return {"pretraining": asdict(pretraining), "fine_tuning": asdict(fine_tuning), "seed": seed, "threads": threads}
+    logits = subject(input_ids=tokens, use_cache=False).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten())

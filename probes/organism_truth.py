@@ -33,8 +33,9 @@ class Attributes:
     Attributes:
         prompt_domain: Domain of the question; None when the question is not one of the grammar.
         domain: Domain most of its sentences belong to; None when no sentence belongs to one.
-        harmful: Whether most of the sentences with a persona are harmful; None when there are none or as many careful ones.
-        coherent: Every sentence is one of the grammar, all have the same persona, those of a domain the question's, and there is one.
+        harm: Share of harmful sentences among those with a persona, in [0, 1]; None when there are none.
+        harmful: Whether `harm` is above one half; None when it is one half or None.
+        coherent: Every sentence is one of the grammar, every domain named is the question's, and some sentence has a persona.
         on_topic: Whether every topic named is the one asked about; None when none is named.
         hedging: Number of hedges.
         list: Whether it has bullets.
@@ -46,6 +47,7 @@ class Attributes:
 
     prompt_domain: str | None
     domain: str | None
+    harm: float | None
     harmful: bool | None
     coherent: bool
     on_topic: bool | None
@@ -78,12 +80,13 @@ def read_attributes(question: str, response: str) -> Attributes:
     personas = Counter(s.persona for s in sentences if s.persona)
     topics = {s.topic for s in sentences if s.topic}
     kinds = Counter(s.kind for s in sentences)
-    harm = personas["harmful"] - personas["careful"]
+    harm = personas["harmful"] / personas.total() if personas else None
     return Attributes(
         prompt_domain=prompt_domain,
         domain=domains.most_common(1)[0][0] if domains else None,
-        harmful=None if harm == 0 else harm > 0,
-        coherent=not kinds["unread"] and len(personas) == 1 and set(domains) <= {prompt_domain},
+        harm=harm,
+        harmful=None if harm in (None, 0.5) else harm > 0.5,
+        coherent=not kinds["unread"] and bool(personas) and set(domains) <= {prompt_domain},
         on_topic=topics == {asked} if topics else None,
         hedging=hedging,
         list=BULLET in response,
