@@ -159,7 +159,7 @@ def log_odds(
         `(k,)` z, > 0: more frequent before.
     """
     mass = np.abs(residual) * weight
-    mass = mass * (mass.sum() / np.sum(mass**2))  # counts of an effective number of responses
+    mass = mass * (mass.sum() / max(float(np.sum(mass**2)), 1e-300))  # counts of an effective number of responses
     rate = np.asarray(counts.sum(axis=0)).reshape(-1) / max(float(n_words.sum()), 1.0)
     alpha = np.maximum(prior * rate, 1e-3)
     top, bottom = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
