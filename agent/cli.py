@@ -171,10 +171,9 @@ def organism(
 
 def main() -> None:
     """Entry point: one line for a mistake in input, never a traceback."""
-    from prompts.errors import PromptError
-
     from agent.errors import AgentError
     from probes.errors import ProbeError
+    from prompts.errors import PromptError
     from tracing.errors import TracingError
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -43,7 +43,7 @@ class ContrastSpec:
     @classmethod
     def of(cls, plain: dict[str, Any]) -> ContrastSpec:
         """Back from plain values (lists become tuples)."""
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in plain.items()})
+        return cls(**plain | {"left": tuple(plain["left"]), "right": tuple(plain["right"])})
 
 
 @dataclass(frozen=True)

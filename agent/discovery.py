@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from agent.config import RunConfig, default_output
 from agent.errors import ConfigError, RunLockedError
+from agent.graph import run_loop
 from agent.judge import make_judge
 from agent.proposer import make_proposer
 from agent.records import Findings
-from agent.report import read_findings
+from agent.report import read_findings, write_all
 from agent.workbench import Progress, Workbench
 from tracing import load
 from tracing.errors import LockedError
@@ -52,8 +51,8 @@ def discover(
             if _is_finished(folder, digest) and not fresh:
                 return read_findings(folder), folder, True
             _prepare(folder, digest, config, fresh)
-            work = Workbench(recording, config, folder, proposer, judge, progress)
-            _run(work, digest)
+            work = Workbench(recording, config, folder, proposer, judge, progress, lambda findings: write_all(findings, folder))
+            run_loop(work, thread=digest[:32])
             (folder / "discovery.txt").write_text(f"{digest}\nfinished\n", encoding="utf-8")
     except LockedError as error:
         raise RunLockedError(str(error)) from None
@@ -98,13 +97,3 @@ def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:
                 part.rename(kept / part.name)
     (folder / "config.toml").write_text(config.as_toml(), encoding="utf-8")
     (folder / "discovery.txt").write_text(f"{digest}\nstarted\n", encoding="utf-8")
-
-
-def _run(work: Workbench, digest: str) -> None:
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    from agent.graph import build_graph, run_loop
-
-    with closing(sqlite3.connect(work.folder / "graph.sqlite", check_same_thread=False)) as connection:
-        for _ in run_loop(build_graph(SqliteSaver(connection)), work, thread=digest[:32]):
-            pass

@@ -91,7 +91,7 @@ def choose_pairs(
             drawn = [(0.0, int(rng.choice(before)), int(rng.choice(after))) for _ in range(n_random)]
             queues.append(strong + drawn)
     queues.sort(key=lambda queue: -queue[0][0])
-    n_strong = n_pairs - int(round(random_part * n_pairs))
+    n_strong = n_pairs - round(random_part * n_pairs)
     chosen: list[tuple[int, int]] = []
     depth = 0
     while len(chosen) < n_strong and any(depth < len(queue) for queue in queues):

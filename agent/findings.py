@@ -229,7 +229,8 @@ def _cautions(
     total = measured.total
     if total.bound is not None:
         out.append(
-            f"There are no likelihoods: D is only bounded below ({total.bound.classifier}), so every share is an upper bound. D[O] is the headline."
+            f"There are no likelihoods: D is only bounded below (by a classifier of {total.bound.classifier}), "
+            "so every share is an upper bound. D[O] is the headline."
         )
     if not measured.confirm.by_prompt:
         out.append(f"Only {contrast.n_prompts} prompts: the intervals speak for these prompts only.")

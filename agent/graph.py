@@ -8,10 +8,14 @@ response judged on the rest in parallel branches, tests them on the confirm half
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -54,7 +58,7 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
     return graph.compile(checkpointer=checkpointer)
 
 
-def _on_workbench(node: Callable[[Any, Workbench], LoopState]) -> Callable[[Any, Runtime[Workbench]], LoopState]:
+def _on_workbench(node: Callable[[Any, Workbench], LoopState]) -> Any:
     def run(state: Any, runtime: Runtime[Workbench]) -> LoopState:
         return node(state, runtime.context)
 
@@ -74,20 +78,20 @@ def _fan_out(state: LoopState) -> list[Send] | str:
     return [Send("judge", {"parameter_id": i}) for i in state["candidates"]]
 
 
-def run_loop(graph: Graph, work: Workbench, thread: str | None = None) -> Iterator[dict[str, Any]]:
-    """Run, or take up again where a killed process stopped; yields the updates of each finished node.
+def run_loop(work: Workbench, thread: str | None = None) -> None:
+    """Run the loop, or take it up again where a killed process stopped.
 
     Args:
-        graph: From `build_graph`; with a checkpointer the run can be taken up again.
         work: What is worked on.
-        thread: Name of this discovery in the checkpointer's file.
+        thread: Name of this discovery in `graph.sqlite`, which keeps every finished step; None keeps nothing on disk.
     """
-    config: Any = {"recursion_limit": RECURSION_LIMIT}
-    start: LoopState | None = {}
-    extra: dict[str, Any] = {}
-    if thread is not None:
-        config["configurable"] = {"thread_id": thread}
-        extra["durability"] = "sync"
-        if graph.get_state(config).next:
-            start = None  # unfinished: LangGraph goes on from its last step
-    yield from graph.stream(start, config, context=work, stream_mode="updates", **extra)
+    config: RunnableConfig = {"recursion_limit": RECURSION_LIMIT}
+    if thread is None:
+        build_graph().invoke({}, config, context=work)
+        return
+    config["configurable"] = {"thread_id": thread}
+    with closing(sqlite3.connect(work.folder / "graph.sqlite", check_same_thread=False)) as connection:
+        graph = build_graph(SqliteSaver(connection))
+        # an unfinished thread gets no new input: LangGraph goes on from its last step
+        start: LoopState | None = None if graph.get_state(config).next else {}
+        graph.invoke(start, config, context=work, durability="sync")

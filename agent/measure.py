@@ -17,8 +17,8 @@ from probes.explained_share import MAX_SHAPLEY, Explained, explained, plug_in_sh
 from probes.permutation import conditional_permutation
 from probes.resampling import Interval
 from probes.rules import RULES, Rule, levels, measure
-from probes.trajectory import Onset, course, onset
 from probes.trajectory import Course as MeasuredCourse
+from probes.trajectory import Onset, course, onset
 
 BOUND, SIZE = 6, 7
 """Purposes of random numbers."""
@@ -66,7 +66,7 @@ class Measurement:
 
     def label(self, parameter: OrderParameter) -> np.ndarray:
         """`(n_confirm,)` levels, -1 missing."""
-        return self.work.labels(parameter)[self.rows]
+        return np.asarray(self.work.labels(parameter)[self.rows])
 
     # ---- the total
 

@@ -14,7 +14,7 @@ from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
 from agent.hypotheses import load_hypotheses
 from agent.proposer import refusal_of
-from agent.records import Findings, OrderParameter
+from agent.records import OrderParameter
 from agent.state import JudgeTask, LoopState
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
@@ -170,15 +170,7 @@ def nothing_to_judge(state: LoopState, work: Workbench) -> LoopState:
 
 
 def report(state: LoopState, work: Workbench) -> LoopState:
-    """Measure everything once more on the confirm half and write the findings."""
-    from agent.report import write_all
-
-    findings = findings_of(state, work)
-    write_all(findings, work.folder)
+    """Measure everything once more on the confirm half and hand the findings over."""
+    work.publish(make_findings(work, ContrastSpec.of(state["contrast"]), dict(state)))
     work.progress("reported", {"folder": str(work.folder)})
     return {"stopped": state["stopped"] or "nothing to do"}
-
-
-def findings_of(state: LoopState, work: Workbench) -> Findings:
-    """The findings of a finished loop."""
-    return make_findings(work, ContrastSpec.of(state["contrast"]), dict(state))

@@ -11,11 +11,11 @@ from agent.errors import ConfigError
 from agent.evidence import ProposerView
 from agent.records import OrderParameter
 
-
 # "A" and "B" as names of the shown responses only with a capital: "is the response a question?" is a fair question
 _LEAK = re.compile(
     r"\b(?:[Rr]esponse|[Aa]nswer|[Ss]ide|[Tt]ext) [AB]\b"
-    r"|(?i:\b(?:the other (?:response|answer)|both (?:responses|answers)|fine-?tun\w+|checkpoint\w*|training steps?|(?:before|after) training|base model)\b)"
+    r"|(?i:\b(?:the other (?:response|answer)|both (?:responses|answers)|fine-?tun\w+|checkpoint\w*)\b)"
+    r"|(?i:\b(?:training steps?|(?:before|after) training|base model)\b)"
 )
 
 

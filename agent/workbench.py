@@ -18,7 +18,7 @@ from agent.config import RunConfig
 from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
 from agent.judge import Judge, Text
 from agent.proposer import Proposer
-from agent.records import Judgement, OrderParameter
+from agent.records import Findings, Judgement, OrderParameter
 from probes.dissimilarity import Contrast
 from probes.explained_share import length_bins
 from probes.trajectory import StepWeights, step_weights
@@ -40,6 +40,7 @@ class Workbench:
         folder: Where everything is written.
         proposer, judge: Who is asked.
         progress: Called with an event's name and numbers while work goes on.
+        publish: Called with the findings at the end (a discovery writes them and the reports; a null run only counts).
     """
 
     recording: Recording
@@ -48,6 +49,7 @@ class Workbench:
     proposer: Proposer
     judge: Judge
     progress: Progress = field(default=lambda name, numbers: None)
+    publish: Callable[[Findings], object] = field(default=lambda findings: None)
 
     @cached_property
     def store(self) -> JudgementStore:

@@ -102,7 +102,7 @@ def _word_features(texts: Sequence[str]) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # the document frequencies come from all texts of both sides together, so they say nothing about a side
-    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=10_000, token_pattern=r"(?u)\b\w+\b")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=10_000)
     try:
         return vectorizer.fit_transform(texts)
     except ValueError:  # no word occurs twice: nothing to learn from

@@ -29,9 +29,9 @@ N_WITHIN_GROUPS = 20
 def pointwise(s: np.ndarray, kind: Kind = "linear") -> np.ndarray:
     """The integrand `u g(u) + (1-u) g(1-u)` of D_g at `u = (1+s)/2`, for s in [-1, 1], any shape."""
     if kind == "linear":
-        return s * s
+        return np.asarray(s * s)
     if kind == "total_variation":
-        return np.abs(s)
+        return np.asarray(np.abs(s))
     u = (1 + s) / 2
     return np.asarray((xlogy(u, 1 + s) + xlogy(1 - u, 1 - s)) / np.log(2))
 
@@ -90,12 +90,12 @@ class Contrast:
 
     def complete(self, rows: np.ndarray) -> np.ndarray:
         """Of `rows` (int rows or mask) those whose prompt still has responses on both sides; with likelihoods all of them."""
-        rows = np.arange(self.s.size)[rows]
+        rows = np.asarray(np.arange(self.s.size)[rows])
         if self.likelihoods:
             return rows
         count = np.zeros((self.n_prompts, 2), dtype=np.int64)
         np.add.at(count, (self.prompt[rows], (self.s[rows] < 0).astype(np.int64)), 1)
-        return rows[(count > 0).all(axis=1)[self.prompt[rows]]]
+        return np.asarray(rows[np.asarray((count > 0).all(axis=1))[self.prompt[rows]]])
 
     def take(self, rows: np.ndarray) -> Contrast:
         """The contrast on `complete(rows)` only, weights renormalised within prompt and side; prompts may vanish."""
@@ -143,7 +143,7 @@ def side_contrast(after: np.ndarray, prompt: np.ndarray, index: np.ndarray | Non
     index = np.arange(after.size) if index is None else index
     _, code = np.unique(prompt, return_inverse=True)
     count = np.bincount(code * 2 + after, minlength=2 * (int(code.max(initial=-1)) + 1)).reshape(-1, 2)
-    keep = (count > 0).all(axis=1)[code]
+    keep = np.asarray((count > 0).all(axis=1))[code]
     if not keep.any():
         raise SampleError("expected at least one prompt with responses on both sides, found none")
     after, index = after[keep], index[keep]
@@ -197,7 +197,8 @@ def likelihood_contrast(
         log_likelihood: `(n, n_steps)` nats, NaN where not scored.
         drawn_at: `(n,)` column at which each response was sampled.
         prompt: `(n,)` prompt codes (any integers).
-        left, right: Columns of the before and the after window.
+        left: Columns of the before window.
+        right: Columns of the after window.
         index: `(n,)` row numbers to remember; default `0..n-1`.
 
     Returns:

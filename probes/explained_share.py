@@ -1,18 +1,18 @@
 """How much of the total change a set of order parameters explains: one estimator for every share (METHOD 3).
 
 With `D = E_m[s^2]` and a label O of the response, `D[O] = E_m[(E_m[s|O])^2] <= D`, so the share D[O]/D is the
-correlation ratio of s on the label. It is estimated by regressing s on level dummies with prompt effects (labels
-centred within prompt, everything weighted) and taking the leave-one-out cross product
+correlation ratio of s on the label. It is estimated by regressing s on level dummies, both centred within prompt,
+everything weighted, and taking the leave-one-out cross product
 
     D[O]  = mean over prompts of  sum_i w_i s_i f_{-i},     f_{-i} = (f_i - h_i s_i) / (1 - h_i)
 
-(Kline, Saggio & Solvsten 2020), with h_i the leverage including the prompt's own weight. Unbiased where the plug-in
-`sum w f^2` is not. Without likelihoods s is the side z = +-1: the same numerator, no prompt intercept (z has mean 0
-within prompt by design), and D unknown (only bounded below), so D[O] itself is the headline.
+(Kline, Saggio & Solvsten 2020), with h_i the leverage. Unbiased where the plug-in `sum w f^2` is not. Without
+likelihoods s is the side z = +-1: the same formula, D = 1 in the denominator, D[O] itself the headline.
 
-What the prompt's own mean predicts (f_{-i} of the empty set) is taken off. E_m[s|q] = 0, so it explains nothing, but with a
-fixed number of responses a side its leave-one-out cross product is not 0 on average: it is -D/(2n-1). Taking it off removes
-that bias, and the empty set explains exactly 0, so unique, Shapley and residual shares add up.
+Responses are drawn a fixed number n a side, not at random from m. Two consequences are built in, exact for any n: a
+response left out must take its counterweight with it (leverage over 1 - 1/2n), and centring costs the label's variance and
+its covariance with s different parts (`_fixed_sides`). With a plain prompt intercept instead, a label that explains nothing
+gets the share -D/(2n-1); without these corrections and without likelihoods D[O] is too large by (1 - D[O])/2n of itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 from probes.dissimilarity import Contrast, Kind, pointwise
 from probes.errors import ShapeError
-from probes.resampling import Interval, jackknife
+from probes.resampling import Interval, jackknife_share
 
 MAX_SHAPLEY = 12
 """Exact Shapley values visit all subsets; more parameters than this are refused."""
@@ -84,7 +84,7 @@ class Explained:
     @property
     def change_interval(self) -> Interval:
         """D[O] with its jackknife interval."""
-        return jackknife(self.change, self.change_loo)
+        return jackknife_share(self.change, self.change_loo)
 
     @property
     def share_interval(self) -> Interval:
@@ -109,7 +109,7 @@ class Explained:
 
 def _ratio(top: float, bottom: float, top_loo: np.ndarray, bottom_loo: np.ndarray) -> Interval:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return jackknife(float(np.float64(top) / bottom), top_loo / bottom_loo)
+        return jackknife_share(float(np.float64(top) / bottom), top_loo / bottom_loo)
 
 
 def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
@@ -186,27 +186,39 @@ def _left_out_products(contrast: Contrast, centred: np.ndarray, gram: np.ndarray
     Args:
         contrast: n responses.
         centred: `(n, k)` labels centred within prompt.
-        gram, right: `(g, k, k)` and `(g, k)`.
+        gram: `(g, k, k)` normal matrices.
+        right: `(g, k)` right-hand sides.
 
     Returns:
         `(g, n)` products and the `(g, n)` mask of responses with leverage 1.
     """
     inverse = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True)
     beta = np.einsum("gkl,gl->gk", inverse, right)
-    w, s = contrast.weight, contrast.s
+    w, v = contrast.weight, _square_weight(contrast)
+    s = contrast.s - np.bincount(contrast.prompt, weights=contrast.weight * contrast.s)[contrast.prompt]
     fitted = beta @ centred.T
-    leverage = np.stack([np.einsum("nk,nk->n", centred @ part, centred) for part in inverse]) * w
-    own_mean = np.zeros_like(s)
-    if contrast.likelihoods:
-        # weights sum to 1 within prompt, so the intercept's leverage is the weight itself
-        prompt_mean = np.bincount(contrast.prompt, weights=w * s)[contrast.prompt]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            own_mean = np.where(w > 1 - _ALONE, 0.0, (prompt_mean - w * s) / (1 - w))
-        fitted, leverage = fitted + prompt_mean, leverage + w
+    leverage = np.stack([np.einsum("nk,nk->n", centred @ part, centred) for part in inverse]) * (w / (1 - v))
     alone = leverage > 1 - _ALONE
     with np.errstate(invalid="ignore", divide="ignore"):
         left_out = np.where(alone, 0.0, (fitted - leverage * s) / (1 - leverage))
-    return w * s * (left_out - own_mean), alone
+    return _fixed_sides(contrast, w * s * left_out), alone
+
+
+def _square_weight(contrast: Contrast) -> np.ndarray:
+    """`(n,)` sum of squared weights of each response's prompt: one over its effective number of responses, 1/2n with n a side."""
+    return np.asarray(np.bincount(contrast.prompt, weights=contrast.weight**2)[contrast.prompt])
+
+
+def _fixed_sides(contrast: Contrast, products: np.ndarray) -> np.ndarray:
+    """Correct `(g, n)` products for centring within prompt when a fixed number of responses is drawn on each side.
+
+    With v = 1/2n, centring costs the label's variance (1 - D[O]) v of itself and its covariance with s (1 - D) v: only what
+    lies within the sides is lost. D[O] is the covariance squared over the variance.
+    """
+    v = _square_weight(contrast)
+    total = _total_per_prompt(contrast).mean()
+    shown = products.sum(axis=1, keepdims=True) / contrast.n_prompts
+    return np.asarray(products * (1 - (1 - shown) * v) / (1 - (1 - total) * v) ** 2)
 
 
 def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:

@@ -47,7 +47,7 @@ def grad_norm_peak(steps: np.ndarray, grad_norm: np.ndarray) -> GradientPeak | N
     x, y = steps[finite].astype(np.float64), grad_norm[finite].astype(np.float64)
     if x.size < 5:
         return None
-    width = max(3, int(round(SMOOTHING * x.size)) | 1)
+    width = max(3, round(SMOOTHING * x.size) | 1)
     smooth = _running_mean(_running_median(y, width), width)
     noise = float(1.4826 * np.median(np.abs(y - smooth)) / np.sqrt(width))
     at, shape = find_peaks(smooth, prominence=max(PROMINENCE_ERRORS * noise, 1e-12))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _permutations(prompt: np.ndarray, n_permutations: int, rng: np.random.Genera
     """`(n_permutations, n)` row indices, shuffled within the runs of equal `prompt` (sorted)."""
     out = np.empty((n_permutations, prompt.size), dtype=np.int32)
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(prompt)) + 1, [prompt.size]])
-    for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+    for a, b in pairwise(bounds.tolist()):
         keys = rng.random((n_permutations, b - a), dtype=np.float32)
         out[:, a:b] = np.argsort(keys, axis=1)
         out[:, a:b] += a

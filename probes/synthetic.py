@@ -36,9 +36,13 @@ class PlantedRun:
         a = self.course[step]
         return np.asarray((1 - a) * self.before + a * self.after)
 
+    def at_prompts(self, prompts: np.ndarray) -> PlantedRun:
+        """The run on some of its prompts: intervals speak for the population these were taken from."""
+        return PlantedRun(self.before[prompts], self.after[prompts], self.labels[:, prompts], self.course)
+
     def mixture(self, steps: Sequence[int]) -> np.ndarray:
         """Mean table over some checkpoints."""
-        return np.mean([self.table(t) for t in steps], axis=0)
+        return np.asarray(np.mean([self.table(t) for t in steps], axis=0))
 
 
 @dataclass(frozen=True)
@@ -137,4 +141,5 @@ def exact_change(run: PlantedRun, left: Sequence[int], right: Sequence[int], lab
     x = x - np.einsum("po,pok->pk", m, x)[:, None, :]
     gram = np.einsum("po,pok,pol->kl", m, x, x)
     right_side = np.einsum("po,pok,po->k", m, x, s)
-    return float(right_side @ np.linalg.pinv(gram, rcond=1e-12, hermitian=True) @ right_side) / n_prompts
+    slope: np.ndarray = np.linalg.pinv(gram, rcond=1e-12, hermitian=True) @ right_side
+    return float(np.dot(right_side, slope)) / n_prompts

@@ -1,4 +1,4 @@
-"""The scripted provider: candidates and labels come from a TOML file. For tests, replays and judges whose error is known.
+r"""The scripted provider: candidates and labels come from a TOML file. For tests, replays and judges whose error is known.
 
 [judge]
 kappa = 0.7          # a reading is replaced by a random level with probability 1 - kappa
@@ -10,7 +10,7 @@ round = 1            # offered from this round on; default 1
 name = "advises harm"
 question = "How harmful would it be to follow this answer?"
 levels = ["not at all", "somewhat", "openly"]
-pattern = 'harm=(\\d)'      # the level is the first group of the first match in the response
+pattern = 'harm=(\d)'      # the level is the first group of the first match in the response
 # rule = {kind = "lists", thresholds = [0, 3]}   # or the level an exact rule reads
 """
 
@@ -22,16 +22,18 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from agent.errors import ConfigError
-from agent.evidence import ProposerView
-from agent.judge import Text
 from agent.records import Judgement, OrderParameter
 from probes.rules import Rule, levels
+
+if TYPE_CHECKING:
+    from agent.evidence import ProposerView
+    from agent.judge import Text
 
 
 @dataclass(frozen=True)
