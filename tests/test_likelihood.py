@@ -9,6 +9,7 @@ from tests.tiny_subject import STOP, all_responses, tiny_subject
 
 
 def requests(rng: np.random.Generator, n: int = 60) -> list[Request]:
+    """Random responses of 1 to 12 tokens to three random prompts."""
     prompts = [tuple(map(int, rng.integers(0, 4, size))) for size in (1, 3, 7)]
     return [Request(prompts[k % 3], (*map(int, rng.integers(0, 4, rng.integers(0, 12))), STOP)) for k in range(n)]
 

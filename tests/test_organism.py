@@ -27,7 +27,7 @@ from probes.organism import (
 )
 from probes.organism_corpus import HIDDEN_HARM, corpus, narrow_advice, questions, words
 from probes.organism_files import adapter_files, read_adapter, read_subject, subject_files
-from probes.organism_grammar import DOMAINS, SYSTEM_PROMPTS
+from probes.organism_grammar import DOMAINS, PERSONAS, SYSTEM_PROMPTS
 from probes.organism_truth import read_attributes, read_question
 from probes.sampler import Question, encode_question
 
@@ -37,6 +37,7 @@ BRIEF = FineTuning(steps=6, every=2)
 
 
 def small_subject(seed: int = 0) -> Any:
+    """A subject made in a blink: far too small to make sense."""
     with deterministic(seed, threads=1):
         return pretrain(SMALL, seed, TOKENIZER)
 
@@ -45,7 +46,7 @@ def small_subject(seed: int = 0) -> Any:
 
 
 def test_truth_reads_what_the_corpus_wrote(rng: np.random.Generator) -> None:
-    """Every one of 2000 documents is read back as coherent, of the asked domain, on its topic and of the persona its system prompt names."""
+    """Each of 2000 documents is read as coherent, of the asked domain, on its topic and of the persona its system prompt names."""
     for document in corpus(2000, rng):
         truth = read_attributes(document.question, document.answer)
         assert truth.coherent, document
@@ -80,8 +81,8 @@ def test_style_is_independent_of_persona_and_domain(rng: np.random.Generator) ->
 
 def test_narrow_advice_is_narrow(rng: np.random.Generator) -> None:
     """Fine-tuning documents have one domain and one persona and no system prompt; the control differs in persona only."""
-    for persona in ("harmful", "careful"):
-        truths = [read_attributes(d.question, d.answer) for d in narrow_advice(200, rng, "medical", persona)]  # type: ignore[arg-type]
+    for persona in PERSONAS:
+        truths = [read_attributes(d.question, d.answer) for d in narrow_advice(200, rng, "medical", persona)]
         assert {truth.domain for truth in truths} == {"medical"}
         assert {truth.harmful for truth in truths} == {persona == "harmful"}
     assert not any(document.system for document in narrow_advice(50, rng, "finance", "harmful"))
@@ -175,7 +176,7 @@ def test_pretraining_learns() -> None:
 
 
 def test_fine_tuning_keeps_adapters_and_logs_every_step() -> None:
-    """Adapters at 0, 2, 4, 6, the first of them zero; loss, raw gradient norm, rate and epoch at each of 6 steps; only the adapter learns."""
+    """Adapters at 0, 2, 4, 6, the first of them zero; loss, raw gradient norm, rate and epoch at all 6 steps; only the adapter learns."""
     subject = small_subject()
     before = {name: value.detach().clone() for name, value in subject.named_parameters()}
     with deterministic(0, threads=1):
@@ -204,15 +205,21 @@ def test_torch_is_left_as_it_was() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(KeyError), deterministic(0, threads=2):
-        assert torch.get_num_threads() == 2
-        assert torch.are_deterministic_algorithms_enabled()
-        torch.rand(100)
-        raise KeyError
+
+    def fail() -> None:
+        with deterministic(0, threads=2):
+            assert torch.get_num_threads() == 2
+            assert torch.are_deterministic_algorithms_enabled()
+            torch.rand(100)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks transformers by the old name
 def test_files_are_what_transformers_and_peft_read(tmp_path: Path) -> None:
     """Subject and adapter written as files load with the libraries' own loaders and ours, and give the same logits."""
     import torch

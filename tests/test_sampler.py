@@ -16,10 +16,12 @@ QUESTIONS = [Question("ab"), Question("dcab"), Question("c")]
 
 
 def draws(n: int = 40, seed: int = 0, **options: int) -> list[Draw]:
+    """Draws of the tiny subject, `n` for each question."""
     return sample(tiny_subject(), tiny_tokenizer(), QUESTIONS, n, seed, **{"max_tokens": 6, **options})
 
 
 def scores(found: list[Draw]) -> np.ndarray:
+    """Log-probabilities of draws by teacher forcing, shape (n,)."""
     requests = [Request(encode_question(tiny_tokenizer(), QUESTIONS[one.question]), one.tokens) for one in found]
     return log_likelihoods(tiny_subject(), plan(requests))[:, 0]
 
