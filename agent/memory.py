@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from agent.errors import MemoryStoreError
-from agent.memory_duplicates import LABEL_THRESHOLD, TEXT_THRESHOLD, Duplicate, Labels, entry_correlation
+from agent.memory_duplicates import THRESHOLDS, Duplicate, Labels, Thresholds, both_exact, comparable_words, decide, entry_correlation
 from agent.memory_entries import MemoryEntry, RunOutcome, fold, nearness, remembered_wording, search_text
 from agent.memory_events import MemoryEvent, Provenance, StoredEvent, encode, header
 from agent.memory_index import Index, LocalIndex, Wanted
@@ -217,39 +217,28 @@ class Memory:
         return [Hit(entry, similarity) for key, similarity in found if (entry := self._fold(key)) is not None]
 
     def near_duplicates(
-        self,
-        parameter: OrderParameter,
-        label_vector: Labels | None = None,
-        *,
-        label_threshold: float = LABEL_THRESHOLD,
-        text_threshold: float = TEXT_THRESHOLD,
+        self, parameter: OrderParameter, label_vector: Labels | None = None, *, thresholds: Thresholds = THRESHOLDS
     ) -> list[Duplicate]:
         """Remembered parameters that are the same thing as this one, most similar first.
 
-        Where both have labels on enough shared responses, their correlation decides alone, however alike or different the words
-        are; elsewhere the texts decide.
+        Where both have labels on enough shared responses, a high or low correlation decides alone, however alike or different the
+        words are; elsewhere the words decide.
 
         Args:
             parameter: The candidate.
             label_vector: Its levels on responses, `text_key -> level`.
-            label_threshold: |rank correlation| from which two label vectors are one parameter.
-            text_threshold: Cosine from which two texts are one parameter.
+            thresholds: From which similarities on two are one.
         """
         self._refresh()
+        cosines = {entry.id: similarity for entry, similarity in self.search(search_text(parameter), TEXT_CANDIDATES)}
         found: list[Duplicate] = []
-        decided: set[str] = set()
         for entry in self.entries():
             correlation = entry_correlation(entry, label_vector) if label_vector and entry.labels else None
+            cosine = cosines.get(entry.id) if comparable_words(parameter, entry.parameter) else None
             if entry.id == parameter.id:
                 found.append(Duplicate(entry, 1.0, "same question"))
-            elif correlation is None:
-                continue
-            elif correlation >= label_threshold:
-                found.append(Duplicate(entry, correlation, "labels"))
-            decided.add(entry.id)
-        for entry, similarity in self.search(search_text(parameter), TEXT_CANDIDATES):
-            if entry.id not in decided and similarity >= text_threshold:
-                found.append(Duplicate(entry, similarity, "text"))
+            elif (same := decide(correlation, cosine, thresholds, exact=both_exact(parameter, entry.parameter))) is not None:
+                found.append(Duplicate(entry, *same))
         return sorted(found, key=lambda duplicate: -duplicate.similarity)
 
     def ranked_for(self, change_signature: Mapping[str, float]) -> list[MemoryEntry]:

@@ -7,26 +7,65 @@ and distinct pairs over all thresholds, and its table stands in `tests/benchmark
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from agent.memory_entries import MemoryEntry
+from agent.records import OrderParameter
 
 How = Literal["same question", "labels", "text"]
 Labels = Mapping[str, int | None]
 
-LABEL_THRESHOLD = 0.8
-"""|rank correlation| of two label vectors from which they count as one parameter."""
 
-TEXT_THRESHOLD = 0.6
-"""Cosine of two texts (default embedder) from which they count as one parameter when labels cannot decide."""
+@dataclass(frozen=True)
+class Thresholds:
+    """When two order parameters count as one.
+
+    Attributes:
+        exact_labels: |rank correlation| from which two exact rules are one, and below which they are two: no judge's noise is in it.
+        same_labels: |rank correlation| of label vectors from which they are one, whatever their words.
+        other_labels: |rank correlation| below which they are two, whatever their words. In between a noisy judge's two readings of
+            one parameter and exact readings of two related ones look alike, so the words decide.
+        text: Cosine of their texts from which they are one when labels leave it open. Measured for the default embedder.
+    """
+
+    exact_labels: float = 0.9
+    same_labels: float = 0.8
+    other_labels: float = 0.5
+    text: float = 0.46
+
+
+THRESHOLDS = Thresholds()
 
 MIN_SHARED_LABELS = 20
 """Shared responses, read on both sides, below which labels cannot decide."""
 
 MIN_MINORITY = 3
 """Responses that must lie off the commonest level on each side: below, a correlation rests on one or two responses."""
+
+
+def decide(
+    correlation: float | None, cosine: float | None, thresholds: Thresholds = THRESHOLDS, *, exact: bool = False
+) -> tuple[float, How] | None:
+    """Decide one pair: labels first, words second.
+
+    Args:
+        correlation: |rank correlation| of their labels, None when labels cannot tell.
+        cosine: Cosine of their texts, None when it is not among the nearest.
+        thresholds: Where the lines lie.
+        exact: Both labels come from exact rules.
+
+    Returns:
+        The similarity and what decided when they are one thing, None when they are two.
+    """
+    same, other = (thresholds.exact_labels,) * 2 if exact else (thresholds.same_labels, thresholds.other_labels)
+    if correlation is not None and correlation >= same:
+        return correlation, "labels"
+    if correlation is not None and correlation < other:
+        return None
+    return (cosine, "text") if cosine is not None and cosine >= thresholds.text else None
 
 
 class Duplicate(NamedTuple):
@@ -60,3 +99,13 @@ def entry_correlation(entry: MemoryEntry, labels: Labels) -> float | None:
     """Label correlation with the judge's vector that shares the most responses; None when none can decide."""
     by_overlap = sorted(entry.labels.values(), key=lambda levels: len(levels.keys() & labels.keys()), reverse=True)
     return next((value for levels in by_overlap if (value := label_correlation(levels, labels)) is not None), None)
+
+
+def both_exact(one: OrderParameter, other: OrderParameter) -> bool:
+    """Whether exact rules stand behind both."""
+    return one.rule is not None and other.rule is not None
+
+
+def comparable_words(one: OrderParameter, other: OrderParameter) -> bool:
+    """Whether words can show two parameters to be one: not when exact rules of different kinds stand behind them."""
+    return one.rule is None or other.rule is None or one.rule.get("kind") == other.rule.get("kind")

@@ -25,6 +25,7 @@ _BOILERPLATE_TEXT = """
     how what which who whether when where why much many strongly far extent degree often
     response responses answer answers reply replies text output model assistant subject user one any some no not
     there here can could would should may might will has have had gives give given rather
+    looking whole words word like such uses use used shows show against
 """
 BOILERPLATE = frozenset(_BOILERPLATE_TEXT.split())
 
