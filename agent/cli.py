@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.memory_command import memory_app
+
 if TYPE_CHECKING:
     from agent.config import RunConfig
     from agent.records import Findings
@@ -29,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(memory_app, name="memory")
 
 
 @app.callback(invoke_without_command=True, epilog=EXAMPLES)
@@ -57,6 +62,8 @@ def discover(
     min_share: Annotated[float, typer.Option("--min-share", help="Smallest gain in share that counts.")] = 0.02,
     min_change: Annotated[float, typer.Option("--min-change", help="Lower limit of D needed before shares are printed.")] = 0.01,
     memory: Annotated[str | None, typer.Option("--memory", metavar="DIR", help="Memory of order parameters; 'off' for none.")] = None,
+    null: Annotated[str, typer.Option("--null", metavar="KIND", help="Rerun the loop on nulls: none, permute or split.")] = "none",
+    null_runs: Annotated[int, typer.Option("--null-runs", help="How many null runs.")] = 5,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again even if this discovery is finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings.json and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -99,6 +106,8 @@ def discover(
         min_share=min_share,
         min_change=min_change,
         memory=memory,
+        null=null,
+        null_runs=null_runs,
     )
     _discover(config, out, fresh, as_json, quiet or as_json)
 

@@ -36,7 +36,7 @@ class RunConfig(BaseModel):
         evidence_pairs: Same-prompt pairs shown to a proposer that reads.
         memory: Folder or address of the memory, or "off".
         hypotheses: The user's own order parameters (a TOML file), tested first, in a family of their own.
-        null: Also rerun the whole loop on data in which nothing changed.
+        null: Also rerun the whole loop on data in which nothing changed, `null_runs` times.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +63,7 @@ class RunConfig(BaseModel):
     memory: str | None = None
     hypotheses: str | None = None
     null: NullKind = "none"
+    null_runs: int = Field(5, ge=1, le=1000)
 
     def written(self) -> dict[str, Any]:
         """Everything that decides the findings, as plain values (the memory's place does not)."""
@@ -83,8 +84,8 @@ class RunConfig(BaseModel):
 def _toml(value: Any) -> str:
     # JSON strings, numbers, booleans and lists are TOML as they stand; a mapping becomes an inline table
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character JSON allows as it is and TOML does not
 
 
 def make_config(**options: Any) -> RunConfig:
@@ -105,14 +106,17 @@ def pairs_of(texts: list[str], option: str) -> dict[str, str]:
     """`["a=b,c=d", "e=f"]` as a mapping.
 
     Raises:
-        ConfigError: An item is not NAME=VALUE.
+        ConfigError: An item is not NAME=VALUE, or a name has two values.
     """
     out: dict[str, str] = {}
     for item in (part.strip() for text in texts for part in text.split(",")):
         name, found, value = item.partition("=")
         if not found or not name or not value:
             raise ConfigError(f"{option}: expected NAME=VALUE, found {item!r}")
-        out[name.strip()] = value.strip()
+        name, value = name.strip(), value.strip()
+        if out.get(name, value) != value:
+            raise ConfigError(f"{option}: {name} is given twice ({out[name]!r} and {value!r}); expected one value")
+        out[name] = value
     return out
 
 

@@ -10,6 +10,7 @@ from agent.graph import run_loop
 from agent.judge import make_judge
 from agent.proposer import make_proposer
 from agent.records import Findings
+from agent.remembering import remember
 from agent.report import read_findings, write_all
 from agent.workbench import Progress, Workbench
 from tracing import load
@@ -51,12 +52,23 @@ def discover(
             if _is_finished(folder, digest) and not fresh:
                 return read_findings(folder), folder, True
             _prepare(folder, digest, config, fresh)
-            work = Workbench(recording, config, folder, proposer, judge, progress, lambda findings: write_all(findings, folder))
+            work = Workbench(recording, config, folder, proposer, judge, progress)
+            work.publish = lambda findings: write_all(_with_null(findings, work), folder)
             run_loop(work, thread=digest[:32])
+            remember(read_findings(folder), work)
             (folder / "discovery.txt").write_text(f"{digest}\nfinished\n", encoding="utf-8")
     except LockedError as error:
         raise RunLockedError(str(error)) from None
     return read_findings(folder), folder, False
+
+
+def _with_null(findings: Findings, work: Workbench) -> Findings:
+    """The findings with the null run that was asked for."""
+    if work.config.null == "none":
+        return findings
+    from agent.null_runs import null_runs
+
+    return findings.model_copy(update={"null_run": null_runs(work, work.config.null, work.config.null_runs, work.progress)})
 
 
 def _version() -> str:

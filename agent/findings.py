@@ -238,7 +238,13 @@ def _cautions(
         out.append(f"Only {contrast.n_prompts} prompts: intervals are wide and cover a little less than they say.")
     if contrast.n_prompts_excluded:
         out.append(f"{contrast.n_prompts_excluded} prompts were seen on one side only and are left out.")
-    if smallest is not None:
+    if smallest is None:
+        left = f"{100 * max(measured.left_by_length, 0):.0f}%"
+        out.append(
+            f"Length leaves {left} to explain, and {measured.confirm.s.size} responses are too few for that: nothing beyond length can be shown "
+            "here, and nothing can be excluded."
+        )
+    else:
         out.append(f"A parameter showing a change (D[O]) below {smallest:.3f} beyond length would have been missed at this size.")
     if total.bound is None and total.change.estimate is not None and total.change.estimate > SATURATED:
         out.append(f"D is {total.change.estimate:.2f}: close to 1 it saturates and hides differences; see D of the first tokens.")

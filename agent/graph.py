@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -78,20 +78,25 @@ def _fan_out(state: LoopState) -> list[Send] | str:
     return [Send("judge", {"parameter_id": i}) for i in state["candidates"]]
 
 
-def run_loop(work: Workbench, thread: str | None = None) -> None:
+def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
     """Run the loop, or take it up again where a killed process stopped.
 
     Args:
         work: What is worked on.
         thread: Name of this discovery in `graph.sqlite`, which keeps every finished step; None keeps nothing on disk.
+
+    Returns:
+        The final state.
     """
     config: RunnableConfig = {"recursion_limit": RECURSION_LIMIT}
     if thread is None:
-        build_graph().invoke({}, config, context=work)
-        return
+        return cast(LoopState, build_graph().invoke({}, config, context=work))
     config["configurable"] = {"thread_id": thread}
     with closing(sqlite3.connect(work.folder / "graph.sqlite", check_same_thread=False)) as connection:
         graph = build_graph(SqliteSaver(connection))
+        kept = graph.get_state(config)
+        if kept.values and not kept.next:
+            return cast(LoopState, kept.values)  # killed after its last step: everything is written
         # an unfinished thread gets no new input: LangGraph goes on from its last step
-        start: LoopState | None = None if graph.get_state(config).next else {}
-        graph.invoke(start, config, context=work, durability="sync")
+        start: LoopState | None = None if kept.next else {}
+        return cast(LoopState, graph.invoke(start, config, context=work, durability="sync"))

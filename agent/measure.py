@@ -8,11 +8,12 @@ from functools import cached_property
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 
 from agent.records import Course, Estimate, EvidencePair, LevelDistribution, OrderParameter, ParameterFinding, TestRecord, Verdict
 from agent.workbench import Workbench
 from probes.classifier import ChangeBound, change_bound
-from probes.dissimilarity import Contrast, pointwise, squared_response_noise, total_change
+from probes.dissimilarity import Contrast, squared_response_noise, total_change
 from probes.explained_share import MAX_SHAPLEY, Explained, explained, plug_in_share, shapley, transfer, with_interaction
 from probes.permutation import conditional_permutation
 from probes.resampling import Interval
@@ -287,26 +288,27 @@ class Measurement:
     # ---- what would have been found
 
     @cached_property
-    def smallest_detectable(self) -> float | None:
-        """D[O] a five-level parameter needs to be found in the first round with 80% power, given length, at this size.
+    def left_by_length(self) -> float:
+        """Part of the total (of 1 without likelihoods) that length leaves unexplained."""
+        return 1 - self._beyond_length_base.change / self._beyond_length_base.total
 
-        The null mean of the gain is (levels - 1) times its noise variance; the power follows from the noncentral chi-square.
+    @cached_property
+    def smallest_detectable(self) -> float | None:
+        """D[O] beyond length that a five-level parameter needs to be found in the first round with 80% power at this size.
+
+        A label that says nothing gains (levels - 1) units of noise; the unit is scaled to what length leaves, and the power
+        follows from the noncentral chi-square. None when that is more than length leaves: nothing beyond it could be found.
         """
-        config = self.work.config
-        rng = self.work.rng(SIZE)
-        label = rng.integers(0, 5, self.confirm.s.size)
-        test = conditional_permutation(self.confirm, [self.length], [label], rng, 200)
-        unit = float(test.null_mean[0]) / 4
-        if not unit > 0:
+        config, c = self.work.config, self.confirm
+        if not self.left_by_length > config.min_share:
             return None
+        label = self.work.rng(SIZE).integers(0, 5, c.s.size)
+        test = conditional_permutation(c, [], [label], self.work.rng(SIZE), 200)
+        unit = float(test.null_mean[0]) / 4 * min(self.left_by_length, 1.0)
         critical = stats.chi2.isf(config.alpha / 2 / config.candidates, 4)
-        low, high = 0.0, 1000.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if stats.ncx2.sf(critical, 4, middle) >= POWER else (middle, high)
-        return max(
-            high * unit, config.min_share * float(np.mean(pointwise(self.confirm.s))) if self.confirm.likelihoods else config.min_share
-        )
+        needed = brentq(lambda size: stats.ncx2.sf(critical, 4, size) - POWER, 1e-6, 1000.0)
+        smallest = max(needed * unit, config.min_share * self._beyond_length_base.total)
+        return float(smallest) if smallest < self.left_by_length * self._beyond_length_base.total else None
 
 
 def _finite(value: float) -> float | None:

@@ -171,6 +171,7 @@ def nothing_to_judge(state: LoopState, work: Workbench) -> LoopState:
 
 def report(state: LoopState, work: Workbench) -> LoopState:
     """Measure everything once more on the confirm half and hand the findings over."""
-    work.publish(make_findings(work, ContrastSpec.of(state["contrast"]), dict(state)))
+    if work.publish is not None:
+        work.publish(make_findings(work, ContrastSpec.of(state["contrast"]), dict(state)))
     work.progress("reported", {"folder": str(work.folder)})
     return {"stopped": state["stopped"] or "nothing to do"}

@@ -43,6 +43,8 @@ def shown_progress(config: RunConfig, quiet: bool) -> Iterator[Report]:
             elif name == "judged":
                 judged += numbers["responses"]
                 bar.update(task, description=f"judged {judged} responses")
+            elif name == "null":
+                bar.update(task, description=f"null run {numbers['run']} of {numbers['runs']}")
             elif name == "decided":
                 accepted = ", ".join(numbers["accepted"]) or "none"
                 bar.print(f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}", highlight=False, markup=False)

@@ -40,7 +40,8 @@ class Workbench:
         folder: Where everything is written.
         proposer, judge: Who is asked.
         progress: Called with an event's name and numbers while work goes on.
-        publish: Called with the findings at the end (a discovery writes them and the reports; a null run only counts).
+        publish: Called with the findings at the end; None: nothing is measured for a report (a null run only counts).
+        given_contrast: Used instead of the recording's own contrast (null runs).
     """
 
     recording: Recording
@@ -49,7 +50,8 @@ class Workbench:
     proposer: Proposer
     judge: Judge
     progress: Progress = field(default=lambda name, numbers: None)
-    publish: Callable[[Findings], object] = field(default=lambda findings: None)
+    publish: Callable[[Findings], object] | None = None
+    given_contrast: Contrast | None = None
 
     @cached_property
     def store(self) -> JudgementStore:
@@ -75,7 +77,7 @@ class Workbench:
     @cached_property
     def contrast(self) -> Contrast:
         """All responses of the contrast."""
-        return build_contrast(self.recording, self.chosen[0])
+        return self.given_contrast or build_contrast(self.recording, self.chosen[0])
 
     @cached_property
     def confirm_mask(self) -> np.ndarray:

@@ -15,13 +15,17 @@ MIN_PROMPTS = 6
 """Below this many prompts an interval speaks for these prompts only (METHOD 3)."""
 
 
+MOST_MOVED = 0.5
+"""Part of the residual that one prompt may move for the logarithmic scale to be used."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its jackknife interval.
 
     Attributes:
         estimate: The statistic on all groups. Never clipped.
-        low, high: Limits of the interval, `estimate -+ t(g-1) * standard_error`; NaN when fewer than two groups are finite.
+        low, high: Limits of the interval, `estimate -+ t(g-1) * standard_error`; NaN when the groups tell nothing.
         standard_error: Jackknife standard error.
         n_groups: Groups (prompts) the interval rests on.
     """
@@ -49,13 +53,14 @@ def jackknife(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.
         confidence: Two-sided confidence level in (0, 1).
 
     Returns:
-        The interval; limits are NaN when fewer than two leave-one-out values are finite.
+        The interval; limits are NaN when fewer than two leave-one-out values are finite, or when all are the same: groups that do
+        not differ at all say nothing about how much they could.
     """
     values = leave_one_out[np.isfinite(leave_one_out)]
     g = values.size
-    if g < 2 or not np.isfinite(estimate):
+    se = float(np.sqrt((g - 1) / g * np.sum((values - values.mean()) ** 2))) if g >= 2 and np.isfinite(estimate) else 0.0
+    if not se > 1e-12:
         return Interval(estimate, float("nan"), float("nan"), float("nan"), g)
-    se = float(np.sqrt((g - 1) / g * np.sum((values - values.mean()) ** 2)))
     half = float(stats.t.ppf(0.5 + confidence / 2, g - 1)) * se
     return Interval(estimate, estimate - half, estimate + half, se, g)
 
@@ -64,8 +69,8 @@ def jackknife_share(estimate: float, leave_one_out: np.ndarray, confidence: floa
     """Jackknife interval of a share, on the scale log(1 - share).
 
     A share near 1 is skewed: what varies evenly is the logarithm of the residual. (Simulated at a joint share of .94, 12 prompts x 10 a
-    side: coverage .91 on the plain scale, .96 on this one; far from 1 the two coincide.) Nothing is clipped: where the estimate
-    or a leave-one-out value is not below 1 the plain scale is used.
+    side: coverage .91 on the plain scale, .96 on this one; far from 1 the two coincide.) Nothing is clipped. Where a single
+    prompt moves the residual by more than half of itself, or an estimate is not below 1, the plain scale is used.
 
     Args:
         estimate: The share on everything.
@@ -74,7 +79,7 @@ def jackknife_share(estimate: float, leave_one_out: np.ndarray, confidence: floa
     """
     plain = jackknife(estimate, leave_one_out, confidence)
     values = leave_one_out[np.isfinite(leave_one_out)]
-    if not np.isfinite(plain.low) or estimate >= 1 or (values >= 1).any():
+    if not np.isfinite(plain.low) or estimate >= 1 or np.abs(values - estimate).max() > MOST_MOVED * (1 - estimate):
         return plain
     log = jackknife(float(np.log1p(-estimate)), np.log1p(-values), confidence)
     return Interval(estimate, float(-np.expm1(log.high)), float(-np.expm1(log.low)), plain.standard_error, plain.n_groups)

@@ -135,11 +135,11 @@ def exact_change(run: PlantedRun, left: Sequence[int], right: Sequence[int], lab
     p, q = run.mixture(left), run.mixture(right)
     m, s = (p + q) / 2, (p - q) / (p + q)
     if labels is None:
-        return float(np.mean(np.sum(m * s * s, axis=1)))
+        return float((m * s * s).sum(axis=1).mean())
     n_prompts, n_outcomes = m.shape
     x = np.concatenate([dummies(label.ravel()) for label in labels], axis=1).reshape(n_prompts, n_outcomes, -1)
     x = x - np.einsum("po,pok->pk", m, x)[:, None, :]
     gram = np.einsum("po,pok,pol->kl", m, x, x)
     right_side = np.einsum("po,pok,po->k", m, x, s)
     slope: np.ndarray = np.linalg.pinv(gram, rcond=1e-12, hermitian=True) @ right_side
-    return float(np.dot(right_side, slope)) / n_prompts
+    return float(np.dot(right_side, slope) / n_prompts)

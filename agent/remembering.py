@@ -1,0 +1,79 @@
+"""After a discovery: what was accepted and rejected goes into the memory, so that the next run starts from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.memory import Memory
+from agent.memory_events import MemoryEvent, Provenance
+from agent.records import Estimate, Findings, ParameterFinding
+from agent.workbench import Workbench
+from probes.rules import RULES, measure
+
+REFERENCE_RESPONSES = 200
+"""Label vectors are kept on this many responses of the run, chosen by the hash of their text."""
+
+
+def remember(findings: Findings, work: Workbench) -> None:
+    """Append one event per tested parameter to the memory; nothing when it is off or nothing was tested.
+
+    Raises:
+        MemoryStoreError: The memory cannot be used; the findings are written by then.
+    """
+    if work.config.memory == "off" or not findings.parameters:
+        return
+    with Memory.open(work.config.memory) as memory:
+        memory.append_many(_event(found, findings, work) for found in findings.parameters)
+
+
+def _event(found: ParameterFinding, findings: Findings, work: Workbench) -> MemoryEvent:
+    shares: dict[str, Estimate | None] = {
+        "share": found.share,
+        "change": found.change,
+        "unique": found.unique,
+        "beyond_length": found.beyond_length,
+    }
+    steps = findings.contrast.after_steps
+    manifest = work.recording.manifest
+    return MemoryEvent(
+        kind="accepted" if found.verdict == "accepted" else "rejected",
+        parameter=found.parameter,
+        provenance=Provenance(
+            run=findings.run,
+            run_digest=findings.run_digest,
+            subject=manifest.subject if manifest is not None else "",
+            contrast=f"{findings.contrast.before} against {findings.contrast.after}",
+            step=steps[0] if steps else None,
+            round=found.round,
+        ),
+        judge=findings.judge,
+        proposer=findings.proposer,
+        shares={name: e for name, e in shares.items() if e is not None},
+        labels=_labels(found, work),
+        signature=change_signature(work),
+        reason=found.reason,
+    )
+
+
+def _labels(found: ParameterFinding, work: Workbench) -> dict[str, int | None]:
+    """Levels on the reference responses of this run: those whose text hashes come first."""
+    keys = [work.text_keys[i] for i in work.contrast.index]
+    levels = work.labels(found.parameter)
+    by_key = {key: None if level < 0 else int(level) for key, level in zip(keys, levels, strict=True)}
+    return dict(sorted(by_key.items())[:REFERENCE_RESPONSES])
+
+
+def change_signature(work: Workbench) -> dict[str, float]:
+    """What changed in measurable form: for each built-in rule, after minus before in standard deviations.
+
+    Runs whose signatures point the same way are likely to share order parameters.
+    """
+    contrast = work.contrast
+    completion = work.recording.responses.completion
+    texts = [completion[i] for i in contrast.index]
+    out = {}
+    for name, values in (("length", np.log1p(work.n_words)), *((name, measure(rule, texts)) for name, rule in RULES.items())):
+        spread = float(np.std(values))
+        shift = -2 * contrast.mean(contrast.s * (values - values.mean()))
+        out[name] = shift / spread if spread > 0 else 0.0
+    return out
