@@ -12,19 +12,21 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
-from urllib.parse import urlsplit
 
 from agent.errors import MemoryStoreError
 from agent.memory_duplicates import THRESHOLDS, Duplicate, Labels, Thresholds, both_exact, comparable_words, decide, entry_correlation
+from agent.memory_embedders import NgramEmbedder
 from agent.memory_entries import MemoryEntry, RunOutcome, fold, nearness, remembered_wording, search_text
-from agent.memory_events import MemoryEvent, Provenance, StoredEvent, encode, header
+from agent.memory_events import MemoryEvent, Provenance, StoredEvent, encode, header, now
 from agent.memory_index import Index, LocalIndex, Wanted
 from agent.memory_ledger import DamagedLine, Ledger, read_lines
+from agent.memory_server import ServerIndex, server_address
 from agent.records import OrderParameter
 
 __all__ = ["Duplicate", "Hit", "Imported", "Memory", "MemoryEntry", "MemoryEvent", "Provenance", "RunOutcome", "Verification"]
@@ -85,7 +87,8 @@ class Memory:
         self._tombstones: dict[str, StoredEvent] = {}
         self._folded: dict[str, MemoryEntry | None] = {}
         self._wordings: dict[str, str] | None = None
-        self._taken = 0
+        self._taken = self._starts = 0
+        self._guard = threading.RLock()  # nodes of the loop run in threads
         self._index: Index | None = None
         self._on_notice: Callable[[str], None] = _to_stderr
 
@@ -114,6 +117,8 @@ class Memory:
         """
         notice = on_notice or _to_stderr
         url = str(where) if where is not None and "://" in str(where) else None
+        if url:
+            server_address(url)
         folder = data_folder(url) if where is None or url else Path(where).expanduser()
         ledger = Ledger(folder / "ledger.jsonl", notice)
         memory = cls(ledger, examples)
@@ -192,7 +197,7 @@ class Memory:
             forgotten: Include forgotten ones (status `forgotten`).
         """
         self._refresh()
-        folded = (self._fold(parameter_id) for parameter_id in self._history)
+        folded = [self._fold(parameter_id) for parameter_id in list(self._history)]
         return [entry for entry in folded if entry is not None and (forgotten or entry.status != "forgotten")]
 
     def entry(self, parameter_id: str) -> MemoryEntry:
@@ -230,7 +235,7 @@ class Memory:
             thresholds: From which similarities on two are one.
         """
         self._refresh()
-        cosines = {entry.id: similarity for entry, similarity in self.search(search_text(parameter), TEXT_CANDIDATES)}
+        cosines = self._cosines(parameter)
         found: list[Duplicate] = []
         for entry in self.entries():
             correlation = entry_correlation(entry, label_vector) if label_vector and entry.labels else None
@@ -272,7 +277,8 @@ class Memory:
         entry = self.entry(parameter_id)
         if entry.status == "forgotten":
             raise MemoryStoreError(f"{entry.id} ({entry.parameter.name}) is forgotten already")
-        self.append(MemoryEvent("forgotten", parameter_id=entry.id, by="reviewer", reason=reason))
+        at = max(now(), entry.last_at)  # a finding from a machine whose clock runs ahead is forgotten as well
+        self.append(MemoryEvent("forgotten", parameter_id=entry.id, by="reviewer", reason=reason, at=at))
         return entry
 
     def rebuild(self) -> int:
@@ -342,12 +348,16 @@ class Memory:
         self._take_in()
         return Imported(added=added, known=len(distinct) - added, damaged=tuple(damaged))
 
+    def _cosines(self, parameter: OrderParameter) -> dict[str, float]:
+        """Similarity in words to the nearest entries, always by the default embedder, for which the threshold was measured."""
+        near = [hit.entry for hit in self.search(search_text(parameter), TEXT_CANDIDATES)]
+        own, *others = NgramEmbedder().embed([search_text(parameter), *(entry.text for entry in near)])
+        return {entry.id: float(own @ other) for entry, other in zip(near, others, strict=True)}
+
     def _make_index(self, url: str | None, folder: Path, embedder: str | None) -> Index:
         wanted = Wanted(self._current_wordings, self._text)
         if url is None:
             return LocalIndex(folder, wanted, embedder, self._on_notice)
-        from agent.memory_server import ServerIndex
-
         return ServerIndex(url, wanted, self._ledger, embedder, self._on_notice)
 
     def _start(self, rebuild: bool) -> None:
@@ -375,22 +385,23 @@ class Memory:
 
     def _take_in(self) -> None:
         """Sort the ledger's new events by parameter and drop what they make out of date."""
-        events = self._ledger.events
-        if len(events) < self._taken:  # the ledger was replaced under us
-            self._history.clear()
-            self._tombstones.clear()
-            self._folded.clear()
-            self._taken, self._wordings = 0, None
-        for stored in events[self._taken :]:
-            for key in {stored.parameter_id, stored.successor_id} - {""}:
-                self._history.setdefault(key, []).append(stored)
-                self._folded.pop(key, None)
-            if stored.kind == "forgotten":
-                known = self._tombstones.get(stored.parameter_id)
-                if known is None or stored.at >= known.at:
-                    self._tombstones[stored.parameter_id] = stored
-            self._wordings = None
-        self._taken = len(events)
+        with self._guard:
+            if self._ledger.starts != self._starts:  # the ledger was replaced under us
+                self._history.clear()
+                self._tombstones.clear()
+                self._folded.clear()
+                self._taken, self._wordings, self._starts = 0, None, self._ledger.starts
+            events = self._ledger.events[self._taken :]
+            self._taken += len(events)
+            for stored in events:
+                for key in {stored.parameter_id, stored.successor_id} - {""}:
+                    self._history.setdefault(key, []).append(stored)
+                    self._folded.pop(key, None)
+                if stored.kind == "forgotten":
+                    known = self._tombstones.get(stored.parameter_id)
+                    if known is None or stored.at >= known.at:
+                        self._tombstones[stored.parameter_id] = stored
+                self._wordings = None
 
     def _placed(self, event: MemoryEvent) -> MemoryEvent:
         """The event after the parameter's last tombstone, so that the same finding made anew is a new event."""
@@ -398,17 +409,19 @@ class Memory:
         return replace(event, after=tombstone.id) if tombstone is not None and not event.after else event
 
     def _fold(self, parameter_id: str) -> MemoryEntry | None:
-        if parameter_id not in self._folded:
-            self._folded[parameter_id] = fold(parameter_id, self._history.get(parameter_id, ()))
-        return self._folded[parameter_id]
+        with self._guard:
+            if parameter_id not in self._folded:
+                self._folded[parameter_id] = fold(parameter_id, self._history.get(parameter_id, ()))
+            return self._folded[parameter_id]
 
     def _current_wordings(self) -> Mapping[str, str]:
         """`parameter id -> hash of its words` of everything remembered; the same object until the ledger grows."""
         self._refresh()
-        if self._wordings is None:
-            found = ((key, remembered_wording(key, history)) for key, history in self._history.items())
-            self._wordings = {key: wording for key, wording in found if wording is not None}
-        return self._wordings
+        with self._guard:
+            if self._wordings is None:
+                found = ((key, remembered_wording(key, history)) for key, history in self._history.items())
+                self._wordings = {key: wording for key, wording in found if wording is not None}
+            return self._wordings
 
     def _text(self, parameter_id: str) -> str:
         entry = self._fold(parameter_id)
@@ -422,8 +435,8 @@ def data_folder(url: str | None = None) -> Path:
     folder = user_data_path(APPLICATION, appauthor=False) / "memory"
     if url is None:
         return folder
-    parts = urlsplit(url)
-    return folder / "servers" / f"{parts.hostname or 'unknown'}-{parts.netloc.rpartition(':')[2] or 'default'}"
+    host, port, _ = server_address(url)
+    return folder / "servers" / f"{host}-{port}"
 
 
 def _accepted_nearness(run: RunOutcome, signature: Mapping[str, float]) -> float | None:

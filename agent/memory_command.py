@@ -20,6 +20,10 @@ memory_app = typer.Typer(
 )
 
 
+SHORT_ID = 8
+"""Signs of an id a terminal shows in lists; every command takes the beginning of an id."""
+
+
 class Status(StrEnum):
     """Values of `--status`."""
 
@@ -281,15 +285,21 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in [list(columns), *cleaned]:
             typer.echo("\t".join(row))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in columns:
+        if name != "definition":  # stands below the name
+            table.add_column(name, no_wrap=name in ("id", "field", "share", "status", "badge"), overflow="fold")
     for row in cleaned:
-        table.add_row(*(Text(cell) for cell in row))
-    for number, name in enumerate(columns):
-        table.columns[number].no_wrap = name in ("id", "field", "share", "status")
+        cells = dict(zip(columns, row, strict=True))
+        if "definition" in cells:
+            cells["id"] = cells["id"][:SHORT_ID]
+            cells["name"] += "\n" + cells.pop("definition")
+        table.add_row(*(Text(cell) for cell in cells.values()))
     Console().print(table)
 
 

@@ -188,7 +188,7 @@ def encode(event: MemoryEvent, *, examples: bool = False) -> StoredEvent:
         raise MemoryStoreError(f"memory event {event.kind!r} of {event.parameter_id} cannot be written: {problem}") from None
     content = head + (b"," + rest[1:] if rest != b"{}" else b"}")
     event_id = hashlib.sha256(content).hexdigest()[:16]
-    at = event.at or datetime.now(UTC).isoformat(timespec="microseconds")
+    at = event.at or now()
     body = b'{"v":%d,"event":"%s","at":"%s",' % (LEDGER_VERSION, event_id.encode(), at.encode()) + content
     if not _HEAD.match(body):
         raise MemoryStoreError(f"memory event of parameter {event.parameter_id!r} at {at!r}: id or time holds signs that none has")
@@ -216,6 +216,11 @@ def _rest(event: MemoryEvent, examples: bool) -> dict[str, Any]:
     if event.examples and examples:
         rest["examples"] = [pair.model_dump() for pair in event.examples]
     return rest
+
+
+def now() -> str:
+    """The present moment as events hold it: UTC, ISO 8601, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def seal(body: bytes) -> bytes:

@@ -41,6 +41,7 @@ class Ledger:
         quarantine: Where damaged lines are kept (`ledger.damaged.jsonl` beside it).
         events: All readable events in file order, each id once.
         damaged: Lines that could not be read.
+        starts: How often reading started from the first line; rises when the file is replaced under us.
     """
 
     def __init__(self, path: Path, on_notice: Callable[[str], None]) -> None:
@@ -57,7 +58,7 @@ class Ledger:
         self._thread_lock = threading.RLock()
         self._depth = 0
         self._known: set[str] = set()
-        self._offset = self._lines = 0
+        self._offset = self._lines = self.starts = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -86,6 +87,8 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """Hold the ledger against other processes and threads; re-entrant."""
         with self._thread_lock:
+            if self._lock_file < 0:
+                raise MemoryStoreError(f"the memory at {self.path.parent} is closed")
             if self._depth == 0:
                 lock_descriptor(self._lock_file, poll_interval=LOCK_POLL_SECONDS)
             self._depth += 1
@@ -206,6 +209,7 @@ class Ledger:
             self.damaged.clear()
             self._known.clear()
             self._offset = self._lines = 0
+            self.starts += 1
         return held.st_size
 
     def _start(self) -> None:

@@ -174,7 +174,12 @@ class ServerIndex:
             self._events.upsert(ids=batch, embeddings=[_place(key) for key in batch], metadatas=[{"line": lines[key]} for key in batch])
 
 
-def _connect(url: str) -> Any:
+def server_address(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether the connection is encrypted, of `http://host:port` or `https://host:port`.
+
+    Raises:
+        MemoryStoreError: The address is not of this form.
+    """
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -182,8 +187,13 @@ def _connect(url: str) -> Any:
         port = None
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
         raise MemoryStoreError(f"expected a Chroma server as http://host:port, found {url!r}")
+    return parts.hostname, port, parts.scheme == "https"
+
+
+def _connect(url: str) -> Any:
+    host, port, ssl = server_address(url)
     try:
-        return open_server(parts.hostname, port, parts.scheme == "https")
+        return open_server(host, port, ssl)
     except Exception as problem:  # ValueError, httpx errors, Chroma errors: all mean the same to the user
         raise MemoryStoreError(
             f"no Chroma server answers at {url} ({first_line(problem)}): start one with `chroma run --path DIR --port {port}`"

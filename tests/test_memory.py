@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from agent.memory_duplicates import MIN_SHARED_LABELS, label_correlation
 from agent.memory_embedders import NgramEmbedder, make_embedder
 from agent.memory_entries import fold, nearness
 from agent.memory_events import decode, encode, header, seal
-from agent.memory_index import close_server
+from agent.memory_index import close_server, open_folder
 from agent.memory_ledger import Ledger
 from agent.records import Estimate, EvidencePair, OrderParameter
 
@@ -52,7 +54,7 @@ def parameter(number: int = 0) -> OrderParameter:
     )
 
 
-def event(kind: str = "accepted", number: int = 0, run: str = "a", share: float = 0.2, **more: object) -> MemoryEvent:
+def event(kind: str = "accepted", number: int = 0, run: str = "a", share: float = 0.2, **more: Any) -> MemoryEvent:
     """An event about `parameter(number)` on a run."""
     made = MemoryEvent(
         kind="accepted",
@@ -62,7 +64,7 @@ def event(kind: str = "accepted", number: int = 0, run: str = "a", share: float 
         judge_template="abc",
         shares={"share": Estimate(estimate=share, low=share - 0.1, high=share + 0.1, n=400)},
     )
-    return replace(made, **{"kind": kind, **more})  # type: ignore[arg-type]
+    return replace(made, **{"kind": kind, **more})
 
 
 def filled(folder: Path, number: int = len(TOPICS)) -> None:
@@ -404,6 +406,38 @@ def test_forgotten_means_not_listed_not_found_not_transferred(tmp_path: Path) ->
         assert memory.search("hedging", 1)[0].entry.id == parameter().id
 
 
+def test_what_a_fast_clock_wrote_is_forgotten_too(tmp_path: Path) -> None:
+    """A finding dated in the future by another machine's clock is hidden by a tombstone written today."""
+    with Memory.open(tmp_path) as memory:
+        memory.append(event(at="2999-01-01T00:00:00.000000+00:00"))
+        memory.forget(parameter().id)
+        assert memory.entries() == []
+        assert memory.append(event())
+        assert len(memory) == 1
+
+
+def test_a_closed_memory_says_so(tmp_path: Path) -> None:
+    """Using a memory after it was closed is one clear line."""
+    memory = Memory.open(tmp_path)
+    memory.close()
+    for use in (lambda: memory.append(event()), memory.entries, lambda: memory.search("x")):
+        with pytest.raises(MemoryStoreError, match="is closed"):
+            use()
+
+
+def test_threads_share_one_memory(tmp_path: Path) -> None:
+    """Eight threads that append and search through one handle lose nothing and find what is there."""
+    with Memory.open(tmp_path) as memory, ThreadPoolExecutor(8) as pool:
+
+        def work(k: int) -> int:
+            memory.append(event(number=k))
+            return len(memory.search("hedging", 3)) + len(memory.entries())
+
+        assert min(pool.map(work, range(40))) >= 2
+        assert len(memory) == 40
+        assert memory.verify().ok
+
+
 def test_an_old_export_does_not_bring_back_what_was_forgotten(tmp_path: Path) -> None:
     """Merging events from before a tombstone leaves the entry forgotten."""
     with Memory.open(tmp_path / "a") as memory:
@@ -600,14 +634,15 @@ def test_a_broken_index_is_rebuilt_in_one_line(tmp_path: Path, damage: Callable[
 
 
 def test_verify_mends_what_was_changed_behind_its_back(tmp_path: Path) -> None:
-    """A vector changed through Chroma by a program that also renewed the digests is still found by verify, and put right."""
+    """A vector that another program changed through Chroma, in a memory in use, is found by verify and put right."""
     filled(tmp_path)
     notices: list[str] = []
     with Memory.open(tmp_path, on_notice=notices.append) as memory:
         memory.search("hedging", 1)
-        index = memory._index
-        shelf = index._shelf  # type: ignore[union-attr]
-        shelf.collection.update(ids=[parameter(0).id], embeddings=NgramEmbedder().embed(["something else"]))
+        client = open_folder(next((tmp_path / "index").iterdir()))
+        collection = client.get_collection("order-parameters", embedding_function=None)
+        collection.update(ids=[parameter(0).id], embeddings=NgramEmbedder().embed(["something else"]))
+        client.close()
         found = memory.verify()
         assert found.repaired == (parameter(0).id,)
         assert len(notices) == 1
@@ -755,6 +790,7 @@ def member(url: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     return Memory.open(url, on_notice=(notices if notices is not None else []).append)
 
 
+@pytest.mark.slow
 def test_a_team_shares_one_memory(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one member appends the others list, find and can forget; each has it in a ledger of their own; rebuilding repairs."""
     with member(server, "ann", tmp_path, monkeypatch) as ann, member(server, "bob", tmp_path, monkeypatch) as bob:
@@ -778,6 +814,7 @@ def test_a_team_shares_one_memory(server: str, tmp_path: Path, monkeypatch: pyte
     assert ann.ledger_path.exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_lost_its_index_gets_it_back(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors deleted, lost or left behind on the server are put right at the next open, with one line; mixing is refused there too."""
     from chromadb import HttpClient
@@ -808,6 +845,7 @@ def test_a_server_that_lost_its_index_gets_it_back(server: str, tmp_path: Path, 
     close_server(client)
 
 
+@pytest.mark.slow
 def test_a_lost_server_loses_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the server goes away, appends still arrive in the ledger, closing says so in one line, and they go up later."""
     process, url = start_server(tmp_path / "chroma")
