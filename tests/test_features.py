@@ -171,6 +171,7 @@ def test_a_planted_theme_is_found_by_its_words(rng: np.random.Generator) -> None
     assert gain.estimate > 0.08
 
 
+@pytest.mark.slow
 def test_the_gain_of_a_scale_is_that_of_fresh_responses() -> None:
     """Words are chosen out of fold, so the stated gain is, on average over eight samples, that on responses never seen."""
     stated, fresh = [], []
@@ -182,6 +183,7 @@ def test_the_gain_of_a_scale_is_that_of_fresh_responses() -> None:
     assert np.mean(stated) == pytest.approx(np.mean(fresh), abs=0.04)
 
 
+@pytest.mark.slow
 def test_nothing_that_holds_is_found_where_nothing_changed() -> None:
     """Without a difference the proposals' gains on fresh responses centre on nothing (or less)."""
     fresh = []
@@ -296,6 +298,7 @@ def test_few_or_strange_responses_are_no_accident(n: int, kind: str, rng: np.ran
         assert all(np.isfinite(feature.gain.estimate) for feature in found)
 
 
+@pytest.mark.slow
 def test_six_thousand_short_responses_take_seconds(rng: np.random.Generator) -> None:
     """The search keeps to its time: 6000 short responses in a few seconds of one processor."""
     sample = organism(rng, 333)
