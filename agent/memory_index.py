@@ -27,10 +27,10 @@ from agent.memory_embedders import Embedder, embedder_id, make_embedder
 
 COLLECTION = "order-parameters"
 BATCH = 1000
-STAMP_FORMAT = "order-parameter-memory-index"
-STAMP_VERSION = 1
 CANARIES = 5
 SAME_VECTOR = 0.999
+STAMP_FORMAT = "order-parameter-memory-index"
+STAMP_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Index(Protocol):
         """Make sure the index is whole and complete; rebuild or complete it, with one notice, when not."""
 
     def update(self) -> None:
-        """Bring the index to the ledger's texts, silently."""
+        """Bring the index to the ledger's content, silently."""
 
     def rebuild(self, reason: str) -> None:
         """Throw the index away and build it again, with one notice that gives the reason."""
@@ -68,7 +68,7 @@ class Index(Protocol):
         """The `n` nearest ids and their cosine similarities, nearest first."""
 
     def wrong(self) -> list[str]:
-        """Ids that are missing, left over, or hold another vector than their text has."""
+        """Ids that are missing, left over, or hold another vector than their words have."""
 
     def close(self) -> None:
         """Release files and connections."""
@@ -195,9 +195,10 @@ class LocalIndex:
                 raise mixing_error(str(self._folder), str(stamp["embedder"]), self.embedder_id)
             if self._is_new(stamp, wordings):
                 return
-            if fault := self._fault(stamp):
+            fault = self._fault(stamp)
+            if stamp is None or fault:
                 self._build(fault)
-            elif stamp is None or (stamp["count"], stamp["digest"]) != (len(wordings), content_digest(wordings)):
+            elif (stamp["count"], stamp["digest"]) != (len(wordings), content_digest(wordings)):
                 self._complete(stamp)
 
     def update(self) -> None:
@@ -251,13 +252,13 @@ class LocalIndex:
             self._change(shelf, wordings)
         return shelf
 
-    def _complete(self, stamp: dict[str, Any] | None) -> None:
+    def _complete(self, stamp: dict[str, Any]) -> None:
         """Bring an index that fell behind to the ledger, and say so."""
-        before = set() if stamp is None else self._open(stamp).held.items()
-        wordings = self._wanted.wordings()
-        added, removed = len(wordings.items() - before), len({key for key, _ in before} - wordings.keys())
+        wordings, before = self._wanted.wordings(), dict(self._open(stamp).held)
+        added, removed = len(wordings.items() - before.items()), len(before.keys() - wordings.keys())
         self._current()
-        self._on_notice(f"memory: index brought up to date with the ledger ({added} added, {removed} removed)")
+        if added or removed:  # nothing when opening it made a rebuild necessary, which has its own notice
+            self._on_notice(f"memory: index brought up to date with the ledger ({added} added, {removed} removed)")
 
     def _fault(self, stamp: dict[str, Any] | None) -> str:
         """What is wrong with the files, empty when they are as the stamp says."""
@@ -387,6 +388,11 @@ def batches(keys: Sequence[str]) -> Iterator[list[str]]:
     return (list(keys[start : start + BATCH]) for start in range(0, len(keys), BATCH))
 
 
+def first_line(problem: BaseException) -> str:
+    """The first line of an error's message, its class when it has none."""
+    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+
+
 def _file_digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -401,8 +407,3 @@ def _file_fault(folder: Path, expected: Mapping[str, str]) -> str:
         if found[name] != expected.get(name):
             return f"{Path(name).name} has changed"
     return ""
-
-
-def first_line(problem: BaseException) -> str:
-    """The first line of an error's message, its class when it has none."""
-    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
