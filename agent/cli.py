@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from agent.memory_command import memory_app
 
@@ -24,7 +26,27 @@ Examples:
   discover --run answers.jsonl --before base --after sft --json | jq .joint
 """
 
+
+class Commands(TyperGroup):
+    """The subcommands; a word that is none of them is often the path that was meant for --run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The subcommand named by the first word, or one line saying what was expected."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from agent.errors import ConfigError
+
+            known = ", ".join(self.list_commands(ctx))
+            read = f"; to read {name}: discover --run {name}" if Path(name).suffix or Path(name).exists() else ""
+            raise ConfigError(f"expected an option or one of the commands {known}, found {name!r}{read}")
+        return super().resolve_command(ctx, args)
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=False,
     rich_markup_mode=None,
@@ -33,7 +55,12 @@ app = typer.Typer(
 )
 
 
-app.add_typer(memory_app, name="memory")
+app.add_typer(
+    memory_app,
+    name="memory",
+    short_help="List, search and exchange what was found.",
+    epilog="Example: discover memory list --status accepted",
+)
 
 
 @app.callback(invoke_without_command=True, epilog=EXAMPLES)
@@ -50,10 +77,11 @@ def discover(
     split: Annotated[int | None, typer.Option("--split", metavar="STEP", help="Compare steps before STEP with STEP and later.")] = None,
     ends: Annotated[bool, typer.Option("--ends", help="Compare the first with the last checkpoints.")] = False,
     window: Annotated[int | None, typer.Option("--window", metavar="L", help="Checkpoints per side; default: scanned.")] = None,
+    transition: Annotated[int, typer.Option("--transition", metavar="K", help="Which of several transitions, by height.")] = 1,
     columns: Annotated[list[str] | None, typer.Option("--columns", metavar="NAME=COLUMN", help="Rename columns of a file.")] = None,
     select: Annotated[list[str] | None, typer.Option("--select", metavar="COLUMN=VALUE", help="Keep only these rows of a file.")] = None,
-    proposer: Annotated[str, typer.Option("--proposer", help="embedded (no key needed) or scripted:FILE.")] = "embedded",
-    judge: Annotated[str, typer.Option("--judge", help="embedded (exact rules) or scripted:FILE.")] = "embedded",
+    proposer: Annotated[str, typer.Option("--proposer", metavar="NAME", help="embedded (no key needed) or scripted:FILE.")] = "embedded",
+    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules) or scripted:FILE.")] = "embedded",
     hypotheses: Annotated[str | None, typer.Option("--hypotheses", metavar="FILE", help="Your own order parameters (TOML).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", help="Most rounds of proposals.")] = 6,
@@ -70,20 +98,24 @@ def discover(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Find out what changed in a fine-tuned language model, when, and how much of the whole change each explanation accounts for."""
+    from agent.errors import ConfigError
+
+    given = [f"--{name}".replace("_", "-").replace("--as-", "--") for name in context.params if _typed(context, name)]
     if context.invoked_subcommand is not None:
-        if run is not None:
-            raise typer.BadParameter(f"--run does not go with the subcommand {context.invoked_subcommand}")
+        if given:
+            raise ConfigError(f"{given[0]} stands before the command {context.invoked_subcommand}: expected a command's options after it")
         return
     if version:
         from importlib.metadata import version as installed
 
         typer.echo(f"discover {installed('order-parameter-discovery')}")
         return
+    if run is None and given:
+        raise ConfigError(f"{given[0]}: expected --run PATH with it (what is to be read?)")
     if run is None:
         typer.echo(context.get_help())
         return
     from agent.config import make_config, pairs_of
-    from agent.errors import ConfigError
 
     if sum((ends, split is not None, before is not None or after is not None)) > 1:
         raise ConfigError("--before/--after, --split and --ends each choose the contrast: expected one of them")
@@ -96,6 +128,7 @@ def discover(
         after=after,
         split=split,
         window=window,
+        transition=transition,
         proposer=proposer,
         judge=judge,
         hypotheses=hypotheses,
@@ -110,6 +143,11 @@ def discover(
         null_runs=null_runs,
     )
     _discover(config, out, fresh, as_json, quiet or as_json)
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _discover(config: RunConfig, out: Path | None, fresh: bool, as_json: bool, quiet: bool) -> None:
@@ -140,7 +178,7 @@ def _show(findings: Findings) -> None:
         typer.echo(plain(findings))
 
 
-@app.command()
+@app.command(short_help="Rebuild the report of a finished discovery.")
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder with a findings.json.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print findings.json and nothing else.")] = False,
@@ -160,7 +198,7 @@ def report(
     typer.echo(f"Report: {paths.html}")
 
 
-@app.command()
+@app.command(short_help="Make a tiny model organism and record its fine-tuning.")
 def organism(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Seed of corpus, training and sampling.")] = 0,
@@ -168,7 +206,7 @@ def organism(
 ) -> None:
     """Train a tiny model organism, fine-tune it on bad medical advice, and record the run (a few minutes on two cores).
 
-    Example: discover organism --out runs/organism && discover --run runs/organism
+    Example: discover organism --out runs/organism
     """
     from agent.progress import recording_progress
     from agent.recording import record_organism
@@ -180,23 +218,38 @@ def organism(
 
 def main() -> None:
     """Entry point: one line for a mistake in input, never a traceback."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        line = _mistake(error)
+        if line is None:
+            raise
+        typer.echo(line, err=True)
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
+    if code == INTERRUPTED:
+        typer.echo("discover: interrupted; everything done so far is kept, run the same command to go on", err=True)
+    raise SystemExit(code or 0)
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to print for a mistake in input, one line; None for a fault of the program, whose traceback is wanted."""
+    # imported when there is something to say: they pull in numpy, and `--help` shall be there at once
     from agent.errors import AgentError
     from probes.errors import ProbeError
     from prompts.errors import PromptError
     from tracing.errors import TracingError
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
-    try:
-        app(standalone_mode=True)
-    except (AgentError, ProbeError, TracingError, PromptError) as error:
-        line = " ".join(str(error).split())
-        typer.echo(f"discover: {line}", err=True)
-        raise SystemExit(getattr(error, "exit_code", 2)) from None
-    except KeyboardInterrupt:
-        typer.echo("discover: interrupted; everything done so far is kept, run the same command to go on", err=True)
-        raise SystemExit(130) from None
+    if isinstance(error, (AgentError, ProbeError, TracingError, PromptError)):
+        return "discover: " + " ".join(str(error).split())
+    if isinstance(error, TyperException):
+        where = getattr(getattr(error, "ctx", None), "command_path", "discover")
+        text = error.format_message()
+        # a group of commands without one shows its help
+        return text if "\n" in text else f"discover: {text.rstrip('.')} (see {where} --help)"
+    return None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class RunConfig(BaseModel):
         contrast: What is compared; `auto` takes the transition if one is found, else the ends, or the two sides of a file.
         before, after: Side names (or steps) when given.
         split: First step of the after side.
+        transition: Which of several transitions is analysed, by height of its peak.
         window: L, checkpoints per side; None scans 1, 2, 4, 8, ... up to a quarter of the run.
         proposer, judge: `provider:name`.
         seed: Seed of every random choice.
@@ -49,6 +50,7 @@ class RunConfig(BaseModel):
     after: str | None = None
     split: int | None = None
     window: int | None = Field(None, ge=1)
+    transition: int = Field(1, ge=1)
     proposer: str = "embedded"
     judge: str = "embedded"
     seed: int = Field(0, ge=0)
@@ -69,10 +71,10 @@ class RunConfig(BaseModel):
         """Everything that decides the findings, as plain values (the memory's place does not)."""
         return self.model_dump(mode="json", exclude={"memory"})
 
-    def digest(self, recording_digest: str, version: str) -> str:
-        """What identifies this discovery: options, the content of what is read, and the program's version."""
-        content = self.written() | {"run": recording_digest, "version": version}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    def digest(self, *content: str) -> str:
+        """What identifies this discovery: the options and `content`, whatever is read (recording, hypotheses, ...); not where it lies."""
+        options = self.written() | {"run": "", "content": content}
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
     def as_toml(self) -> str:
         """The configuration as TOML, readable by `tomllib`."""

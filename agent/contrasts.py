@@ -10,7 +10,7 @@ import numpy as np
 from agent.config import RunConfig
 from agent.errors import ContrastError
 from probes.dissimilarity import Contrast, likelihood_contrast, side_contrast
-from probes.transition import Transition, TransitionCurve, find_transition, transition_curve, windows_to_scan
+from probes.transition import Transition, TransitionCurve, find_transitions, transition_curve, windows_to_scan
 from tracing import Recording
 
 BEFORE_NAMES = ("base", "before", "pre", "reference", "control", "original", "left")
@@ -48,10 +48,11 @@ class ContrastSpec:
 
 @dataclass(frozen=True)
 class Detection:
-    """The transition curve of the window that was used and its peak; None without likelihoods."""
+    """The transition curve of the window that was used, the peak that is analysed and the other transitions of the run."""
 
     curve: TransitionCurve
     transition: Transition
+    others: tuple[Transition, ...] = ()
 
 
 def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSpec, Detection | None]:
@@ -197,16 +198,26 @@ def detect(recording: Recording, config: RunConfig) -> Detection:
         if 2 * window > steps.size:
             raise ContrastError(f"--window {window}: expected at most {steps.size // 2} for {steps.size} checkpoints")
         curve = transition_curve(log_likelihood[full], drawn, prompt, steps, window)
-        transition = find_transition(curve, _learning_rate(recording, curve))
+        transition, *others = find_transitions(curve, _learning_rate(recording, curve))
         rise = curve.curve.max() - np.median(curve.curve)
         loo = curve.leave_one_out()
         spread = np.std(loo.max(axis=1) - np.median(loo, axis=1)) * np.sqrt(max(loo.shape[0] - 1, 1))
         rank = (transition.found, float(rise - 2 * spread))
         if best is None or rank > best[0]:
-            best = (rank, Detection(curve, transition))
+            best = (rank, Detection(curve, transition, tuple(others)))
     if best is None:
         raise ContrastError(f"{recording.source}: expected at least two checkpoints, found {steps.size}")
-    return best[1]
+    return _chosen_transition(best[1], config)
+
+
+def _chosen_transition(detection: Detection, config: RunConfig) -> Detection:
+    """The transition `--transition K` asks for, counted by height from 1."""
+    found = [detection.transition, *detection.others]
+    if config.transition > len(found):
+        noun = "transition was" if len(found) == 1 else "transitions were"
+        raise ContrastError(f"--transition {config.transition}: {len(found)} {noun} found")
+    chosen = found.pop(config.transition - 1)
+    return Detection(detection.curve, chosen, tuple(t for t in found if t.found))
 
 
 def _learning_rate(recording: Recording, curve: TransitionCurve) -> np.ndarray | None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from agent.contrasts import ContrastSpec
+from agent.contrasts import ContrastSpec, build_contrast
 from agent.measure import Measurement, estimate_of
-from agent.records import ContrastRecord, CostLine, Estimate, Findings, ParameterFinding, TestRecord, TrainingTraceRecord, TransitionRecord
+from agent.records import (
+    BoundRecord,
+    ContrastRecord,
+    CostLine,
+    Estimate,
+    Findings,
+    OrderParameter,
+    OrderRecord,
+    ParameterFinding,
+    TestRecord,
+    TrainingTraceRecord,
+    TransitionRecord,
+)
 from agent.wording import (
     FEW_PROMPTS,
     SATURATED,
@@ -20,8 +33,11 @@ from agent.wording import (
 )
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
+from probes.explained_share import explained
 from probes.gradients import grad_norm_peak
-from tracing import TrainingTrace
+from probes.resampling import jackknife
+from probes.transition import windows_to_scan
+from tracing import Recording, TrainingTrace
 
 PACKAGES = ("order-parameter-discovery", "numpy", "scipy", "scikit-learn", "langgraph")
 MANY_MISSING = 0.05
@@ -63,6 +79,9 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         length=measured.length_finding() if detectable else None,
         parameters=tuple(parameters),
         transition=transition,
+        other_transitions=_other_transitions(work),
+        order=tuple(_order(work, measured, accepted)),
+        bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),
         cost=(CostLine(role="judge", provider=work.judge.id, round=0, calls=len(work.texts) * len(parameters)),) if parameters else (),
@@ -71,7 +90,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         stopped=state["stopped"],
         cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
         notes=work.recording.notes,
-        sensitivity=_sensitivity(measured),
+        sensitivity=_sensitivity(work, spec, measured),
     )
 
 
@@ -132,6 +151,51 @@ def transition_record(work: Workbench) -> TransitionRecord | None:
     )
 
 
+def _other_transitions(work: Workbench) -> tuple[Estimate, ...]:
+    detection = work.chosen[1]
+    if detection is None:
+        return ()
+    return tuple(estimate_of(t.step, int(detection.curve.per_prompt.shape[0])) for t in detection.others)
+
+
+def _bound_record(measured: Measurement) -> BoundRecord | None:
+    bound = measured.total.bound
+    if bound is None:
+        return None
+    return BoundRecord(classifier=bound.classifier, candidates=bound.candidates, calibration=bound.calibration)
+
+
+def _order(work: Workbench, measured: Measurement, accepted: list[ParameterFinding]) -> list[OrderRecord]:
+    """What moved before what: every pair of the peak of D, length, the accepted parameters and the gradient norm's peak."""
+    detection = work.chosen[1]
+    places: list[tuple[str, float, np.ndarray | None]] = []
+    if detection is not None and detection.transition.found:
+        places.append(("peak of D", detection.transition.step.estimate, detection.transition.places))
+    for name in ("length", *(p.parameter.name for p in accepted)):
+        when = measured.onsets.get(name)
+        if when is not None and np.isfinite(when.t50.estimate):
+            places.append((name, when.t50.estimate, when.places))
+    peak = grad_norm_peak_step(work.recording.training)
+    if peak is not None:
+        places.append(("gradient norm", peak, None))
+    places.sort(key=lambda place: place[1])
+    out = []
+    for k, (first, at, loo) in enumerate(places):
+        for second, later, loo_later in places[k + 1 :]:
+            if loo is None and loo_later is None:
+                continue
+            # prompts are paired; the gradient norm has none, its place is the same whichever prompt is left out
+            left = np.asarray(at if loo is None else loo)
+            right = np.asarray(later if loo_later is None else loo_later)
+            if left.ndim and right.ndim and left.shape != right.shape:
+                continue
+            interval = jackknife(later - at, right - left)
+            out.append(
+                OrderRecord(first=first, second=second, lag=estimate_of(interval, work.contrast.n_prompts), settled=interval.low > 0)
+            )
+    return out
+
+
 def _shifted(e: Estimate, by: float) -> Estimate:
     def minus(value: float | None) -> float | None:
         return None if value is None else value - by
@@ -165,17 +229,12 @@ def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | Non
 
 def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:
     """D of the first k tokens, for every recorded prefix: how much of D is reached early, and how far it saturates with length."""
-    from agent.contrasts import build_contrast
-
-    out: dict[str, float] = {}
-    for k, log_likelihood in sorted(work.recording.prefix_log_likelihood.items()):
-        if spec.likelihoods:
-            from dataclasses import replace
-
-            # responses are still drawn whole: their prefixes follow the prefix law
-            part = build_contrast(replace(work.recording, log_likelihood=log_likelihood), spec)
-            out[str(k)] = total_change(part).estimate
-    return out
+    if not spec.likelihoods:
+        return {}
+    # responses are still drawn whole: their prefixes follow the prefix law
+    prefixes = sorted(work.recording.prefix_log_likelihood.items())
+    parts = {k: build_contrast(replace(work.recording, log_likelihood=table), spec) for k, table in prefixes}
+    return {str(k): total_change(part).estimate for k, part in parts.items()}
 
 
 def versions() -> dict[str, str]:
@@ -209,12 +268,43 @@ def _sentences(
     return [*out, *(parameter_sentence(p) for p in accepted)]
 
 
-def _sensitivity(measured: Measurement) -> dict[str, Any]:
-    """How far the joint share moves when one prompt is left out."""
-    if not measured.accepted or not measured.confirm.by_prompt or not measured.total.printable:
+def _sensitivity(work: Workbench, spec: ContrastSpec, measured: Measurement) -> dict[str, Any]:
+    """What the joint share becomes without one prompt, with other windows and for the first tokens only."""
+    if not measured.accepted or not measured.total.printable:
         return {}
-    loo = measured.joint.change_loo / measured.joint.total_loo
-    return {"joint_share_without_one_prompt": {"lowest": float(loo.min()), "highest": float(loo.max())}}
+    out: dict[str, Any] = {}
+    if measured.confirm.by_prompt:
+        loo = measured.joint.change_loo / measured.joint.total_loo
+        ids = work.recording.responses.prompt_id
+        names = [ids[int(measured.confirm.index[measured.confirm.prompt == p][0])] for p in range(measured.confirm.n_prompts)]
+        out["joint_share_without_one_prompt"] = {
+            "lowest": float(loo.min()),
+            "without_for_lowest": names[int(loo.argmin())],
+            "highest": float(loo.max()),
+            "without_for_highest": names[int(loo.argmax())],
+        }
+    if spec.likelihoods and spec.kind == "window":
+        at = spec.right[0]
+        for window in windows_to_scan(len(work.recording.steps)):
+            if at - window >= 0 and at + window <= len(work.recording.steps):
+                other = replace(spec, left=tuple(range(at - window, at)), right=tuple(range(at, at + window)))
+                out.setdefault("joint_share_by_window", {})[str(window)] = _joint_of(work, work.recording, other, measured.accepted)
+    if spec.likelihoods:
+        for k, log_likelihood in sorted(work.recording.prefix_log_likelihood.items()):
+            part = replace(work.recording, log_likelihood=log_likelihood)
+            out.setdefault("joint_share_of_first_tokens", {})[str(k)] = _joint_of(work, part, spec, measured.accepted)
+    return out
+
+
+def _joint_of(work: Workbench, recording: Recording, spec: ContrastSpec, accepted: list[OrderParameter]) -> dict[str, float]:
+    """D and the accepted set's joint share on the confirm responses under another contrast or for the first tokens."""
+    other = build_contrast(recording, spec)
+    confirm = np.isin(other.index, work.confirm.index)
+    part = other.take(confirm)
+    place = {int(i): k for k, i in enumerate(work.contrast.index)}
+    rows = np.array([place[int(i)] for i in part.index])
+    joint = explained(part, [work.labels(p)[rows] for p in accepted])
+    return {"change": joint.total, "joint_share": joint.change / joint.total}
 
 
 def _cautions(

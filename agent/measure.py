@@ -13,11 +13,12 @@ from scipy.optimize import brentq
 from agent.records import Course, Estimate, EvidencePair, LevelDistribution, OrderParameter, ParameterFinding, TestRecord, Verdict
 from agent.workbench import Workbench
 from probes.classifier import ChangeBound, change_bound
-from probes.dissimilarity import Contrast, squared_response_noise, total_change
-from probes.explained_share import MAX_SHAPLEY, Explained, explained, plug_in_share, shapley, transfer, with_interaction
+from probes.dissimilarity import Contrast, jackknife_groups, squared_response_noise, total_change
+from probes.explained_share import Explained, explained, plug_in_share, transfer, with_interaction
 from probes.permutation import conditional_permutation
 from probes.resampling import Interval
 from probes.rules import RULES, Rule, levels, measure
+from probes.shapley import MAX_SHAPLEY, shapley
 from probes.trajectory import Course as MeasuredCourse
 from probes.trajectory import Onset, course, onset
 
@@ -25,7 +26,6 @@ BOUND, SIZE = 6, 7
 """Purposes of random numbers."""
 POWER = 0.8
 N_EVIDENCE = 3
-MAX_SHAPLEY_WITH_INTERVALS = 8
 
 
 def estimate_of(interval: Interval, n: int, note: str = "") -> Estimate:
@@ -64,6 +64,7 @@ class Measurement:
         self.confirm: Contrast = work.confirm
         self.scope = "" if self.confirm.by_prompt else "for these prompts only"
         self.length = work.length_label[self.rows]
+        self.onsets: dict[str, Onset] = {}
 
     def label(self, parameter: OrderParameter) -> np.ndarray:
         """`(n_confirm,)` levels, -1 missing."""
@@ -128,10 +129,35 @@ class Measurement:
 
     @cached_property
     def _shapley(self) -> dict[str, Explained]:
-        if not 1 < len(self.accepted) <= min(MAX_SHAPLEY, MAX_SHAPLEY_WITH_INTERVALS):
+        if not 1 < len(self.accepted) <= MAX_SHAPLEY:
             return {}
         parts = shapley(self.confirm, [self.label(p) for p in self.accepted])
         return {p.id: part for p, part in zip(self.accepted, parts, strict=True)}
+
+    @cached_property
+    def length_matched(self) -> tuple[np.ndarray, Contrast] | None:
+        """Rows of the confirm half reweighted so that both sides have the same lengths, and the contrast on them.
+
+        Within each prompt and length bin the two sides get equal weight, their smaller one; what then still tells the sides apart is
+        not length. None when fewer than two prompts keep both sides.
+        """
+        c = self.confirm
+        cell = c.prompt * (int(self.length.max()) + 1) + self.length
+        before, after = c.weight * (1 + c.s) / 2, c.weight * (1 - c.s) / 2
+        mass_before, mass_after = np.bincount(cell, weights=before)[cell], np.bincount(cell, weights=after)[cell]
+        common = np.minimum(mass_before, mass_after)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            p = np.where(mass_before > 0, before * common / mass_before, 0.0)
+            q = np.where(mass_after > 0, after * common / mass_after, 0.0)
+        rows = np.flatnonzero(p + q > 0)
+        if rows.size == 0 or np.unique(c.prompt[rows]).size < 2:
+            return None
+        _, prompt = np.unique(c.prompt[rows], return_inverse=True)
+        weight = (p + q)[rows]
+        weight = weight / np.bincount(prompt, weights=weight)[prompt]
+        s = ((p - q) / (p + q))[rows] if c.likelihoods else c.s[rows]
+        matched = Contrast(s, weight, prompt, c.likelihoods, jackknife_groups(prompt, s), c.index[rows])
+        return rows, matched
 
     # ---- one parameter
 
@@ -162,6 +188,12 @@ class Measurement:
         if test is not None:
             update |= {"p_value": test.p_value, "alpha": test.alpha}
             update["gain"] = Estimate(estimate=test.gain, n=test.n, note="of D[O]" if not self.confirm.likelihoods else "")
+        matched = self.length_matched
+        if matched is not None:
+            rows, half = matched
+            update["length_matched"] = estimate_of(
+                explained(half, [label[rows]]).change_interval, rows.size, "D[O] among pairs of equal length"
+            )
         if parameter.badge == "judged":
             base = [self.length, *self._rule_labels]
             update["beyond_rules"] = self.share(explained(self.confirm, [*base, label]).minus(explained(self.confirm, base)))
@@ -188,7 +220,9 @@ class Measurement:
         verdict: Verdict,
         reason: str,
     ) -> ParameterFinding:
-        shown, when = self._along_the_run(whole)
+        shown, when = self.along_the_run(whole)
+        if when is not None:
+            self.onsets[parameter.name] = when
         descriptive = self.confirm.likelihoods and self.total.printable
         return ParameterFinding(
             parameter=parameter,
@@ -202,12 +236,13 @@ class Measurement:
             onset=None if when is None else estimate_of(when.t50, label.size, self.scope),
             t10=None if when is None else _finite(when.t10.estimate),
             t90=None if when is None else _finite(when.t90.estimate),
-            course=shown,
+            course=None if shown is None else _shown_course(shown),
             levels=self._distribution(parameter, label),
             prompt_shares=self._prompt_shares(part),
         )
 
-    def _along_the_run(self, whole: np.ndarray) -> tuple[Course | None, Onset | None]:
+    def along_the_run(self, whole: np.ndarray) -> tuple[MeasuredCourse | None, Onset | None]:
+        """Course and onset of levels `(n,)` over the contrast's responses (negative: missing); None without weights for every step."""
         weights = self.work.weights
         if weights is None:
             return None, None
@@ -215,7 +250,7 @@ class Measurement:
         found = course(weights, level, np.array(self.work.recording.steps))
         detection = self.work.chosen[1]
         near = detection.transition.step.estimate if detection is not None and detection.transition.found else None
-        return _shown_course(found), onset(found, near)
+        return found, onset(found, near)
 
     def _distribution(self, parameter: OrderParameter, label: np.ndarray) -> LevelDistribution:
         c, k = self.confirm, len(parameter.levels)

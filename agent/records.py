@@ -221,6 +221,35 @@ class TransitionRecord(Record):
     weight_checks: int = 0
 
 
+class OrderRecord(Record):
+    """Which of two things happened first: the difference of their steps, second minus first, paired by prompt.
+
+    Attributes:
+        first, second: Names (order parameters, "length", "peak of D", "gradient norm", "rotation").
+        lag: Steps from the first to the second, with interval.
+        settled: The interval excludes 0: the order is established.
+    """
+
+    first: str
+    second: str
+    lag: Estimate
+    settled: bool
+
+
+class BoundRecord(Record):
+    """How the total change was bounded without likelihoods.
+
+    Attributes:
+        classifier: The classifier that did best on the propose half.
+        candidates: Bound of every classifier on the propose half.
+        calibration: Fifths of the prediction: (mean predicted probability of *before*, observed share of *before*, responses).
+    """
+
+    classifier: str
+    candidates: dict[str, float]
+    calibration: tuple[tuple[float, float, int], ...]
+
+
 class TrainingTraceRecord(Record):
     """What the trainer logged, for the plots; None where it logged NaN."""
 
@@ -261,6 +290,10 @@ class Findings(Record):
         change: Total change D (linear) with interval; `change_is_bound` when it is only bounded below (no likelihoods).
         joint: Joint share of the accepted set; `residual` = 1 - joint.
         length: What length alone shows (always reported, never a discovery).
+        other_transitions: Places of the further transitions of the run, by height; `--transition 2` analyses the second one.
+        order: What moved before what, for every pair of things that have a place on the step axis.
+        bound: Without likelihoods: the classifier behind the lower bound of D.
+        sensitivity: What the joint share becomes with other windows, other prompts, and D of the first tokens.
         smallest_detectable_share: Below this share a parameter would have been missed at this size.
         cautions: What would make these numbers wrong, in plain English.
     """
@@ -287,6 +320,9 @@ class Findings(Record):
     length: ParameterFinding | None
     parameters: tuple[ParameterFinding, ...]
     transition: TransitionRecord | None
+    other_transitions: tuple[Estimate, ...] = ()
+    order: tuple[OrderRecord, ...] = ()
+    bound: BoundRecord | None = None
     training: TrainingTraceRecord | None
     tests: tuple[TestRecord, ...]
     null_run: NullRun | None = None

@@ -109,7 +109,7 @@ class Contrast:
         else:
             cell = prompt * 2 + (s < 0)
             weight = weight / (2 * np.bincount(cell, weights=weight)[cell])
-        return Contrast(s, weight, prompt, self.likelihoods, _groups(prompt, s), self.index[rows])
+        return Contrast(s, weight, prompt, self.likelihoods, jackknife_groups(prompt, s), self.index[rows])
 
     def mean(self, values: np.ndarray) -> float:
         """Weighted mean of `values (n,)` within prompts, then the plain mean over prompts."""
@@ -122,7 +122,8 @@ def _within_groups(prompt: np.ndarray, s: np.ndarray) -> np.ndarray:
     return within_prompt_groups(prompt, (s > 0).astype(np.int64), n_groups, np.random.default_rng(0))
 
 
-def _groups(prompt: np.ndarray, s: np.ndarray) -> np.ndarray:
+def jackknife_groups(prompt: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Groups of a jackknife: the prompts, or parts of every prompt when there are fewer than `MIN_PROMPTS`."""
     return prompt if prompt.max() + 1 >= MIN_PROMPTS else _within_groups(prompt, s)
 
 
@@ -153,7 +154,7 @@ def side_contrast(after: np.ndarray, prompt: np.ndarray, index: np.ndarray | Non
     s = np.where(after, -1.0, 1.0)
     ess = 1 / np.bincount(code, weights=weight**2)
     nan = np.full(count.shape[0], np.nan)
-    return Contrast(s, weight, code, False, _groups(code, s), index, ess, nan, nan)
+    return Contrast(s, weight, code, False, jackknife_groups(code, s), index, ess, nan, nan)
 
 
 def mixture_log_probability(log_likelihood: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -233,7 +234,7 @@ def _weighted_contrast(s: np.ndarray, raw: np.ndarray, code: np.ndarray, index: 
         error = np.sqrt(np.maximum(square / n - mean**2, 0) / (n - 1))
         ess = total**2 / square
     weight = raw / total[code]
-    return Contrast(s, weight, code, True, _groups(code, s), index, ess, mean, error)
+    return Contrast(s, weight, code, True, jackknife_groups(code, s), index, ess, mean, error)
 
 
 def total_change(contrast: Contrast, kind: Kind = "linear") -> Interval:

@@ -115,12 +115,16 @@ def _leave_one_out_mean(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Onset:
-    """When a label moved: steps at which its expected level has made 10, 50 and 90% of its way, each with interval; NaN: none."""
+    """When a label moved: steps at which its expected level has made 10, 50 and 90% of its way, each with interval; NaN: none.
+
+    `places (n_prompts,)` is t50 without each prompt, for paired comparisons.
+    """
 
     t10: Interval
     t50: Interval
     t90: Interval
     shift: Interval
+    places: np.ndarray
 
 
 def onset(found: Course, near: float | None = None) -> Onset | None:
@@ -144,12 +148,14 @@ def onset(found: Course, near: float | None = None) -> Onset | None:
     shift = jackknife(float(_shift(whole, edge)), _shift(curves, edge))
     if not (shift.low > 0 or shift.high < 0):
         return None
-    intervals = {}
     middle = _crossing(whole, steps, edge, 0.5, near)
-    for part in (0.1, 0.5, 0.9):
-        at = middle if part == 0.5 else _crossing(whole, steps, edge, part, middle)
-        intervals[part] = jackknife(at, np.array([_crossing(c, steps, edge, part, at) for c in curves]))
-    return Onset(intervals[0.1], intervals[0.5], intervals[0.9], shift)
+    places = np.array([_crossing(c, steps, edge, 0.5, middle) for c in curves])
+
+    def crossing(part: float) -> Interval:
+        at = _crossing(whole, steps, edge, part, middle)
+        return jackknife(at, np.array([_crossing(c, steps, edge, part, at) for c in curves]))
+
+    return Onset(crossing(0.1), jackknife(middle, places), crossing(0.9), shift, places)
 
 
 def _shift(values: np.ndarray, edge: int) -> np.ndarray:

@@ -115,6 +115,7 @@ class Transition:
         window: L of the curve it was found on.
         first_right: Column of the first right checkpoint at the peak.
         step: Split step of the peak with its prompt-jackknife interval.
+        places: `(n_prompts,)` its place without each prompt, for paired comparisons.
         ratio: Peak over the median of the curve, with interval.
         found: Ratio at least `PEAK_OVER_MEDIAN` with lower limit above `PEAK_OVER_MEDIAN_LOW`, also per squared learning rate.
         reason: Why not, in plain English; empty when found.
@@ -123,13 +124,16 @@ class Transition:
     window: int
     first_right: int
     step: Interval
+    places: np.ndarray
     ratio: Interval
     found: bool
     reason: str
 
 
-def find_transition(curve: TransitionCurve, learning_rate: np.ndarray | None = None) -> Transition:
-    """The highest peak of the curve, tested against its median (METHOD 4).
+def find_transitions(curve: TransitionCurve, learning_rate: np.ndarray | None = None) -> list[Transition]:
+    """The peaks of the curve, highest first, each tested against the median (METHOD 4).
+
+    Two peaks are told apart when their windows do not overlap and the curve falls to half of the lower one between them.
 
     Args:
         curve: From `transition_curve`.
@@ -137,10 +141,35 @@ def find_transition(curve: TransitionCurve, learning_rate: np.ndarray | None = N
             test must also pass on D/lr^2, since warm-up and decay alone move D.
 
     Returns:
-        The peak; `found` says whether it is a transition.
+        The highest peak, whether it is a transition (`found`) or not, then every further peak that is one.
     """
+    values = curve.curve
+    first = _tested(curve, int(np.argmax(values)), learning_rate)
+    if not first.found:
+        return [first]
+    kept = [int(np.argmax(values))]
+    out = [first]
+    for peak in sorted(_local_maxima(values), key=lambda k: -values[k]):
+        if all(_apart(values, peak, other, 2 * curve.window) for other in kept):
+            tested = _tested(curve, peak, learning_rate)
+            if tested.found:
+                kept.append(peak)
+                out.append(tested)
+    return out
+
+
+def _local_maxima(values: np.ndarray) -> list[int]:
+    padded = np.concatenate([[-np.inf], values, [-np.inf]])
+    return np.flatnonzero((padded[1:-1] > padded[:-2]) & (padded[1:-1] >= padded[2:])).tolist()
+
+
+def _apart(values: np.ndarray, a: int, b: int, distance: int) -> bool:
+    low, high = min(a, b), max(a, b)
+    return high - low >= distance and values[low : high + 1].min() <= min(values[a], values[b]) / 2
+
+
+def _tested(curve: TransitionCurve, peak: int, learning_rate: np.ndarray | None) -> Transition:
     values, loo = curve.curve, curve.leave_one_out()
-    peak = int(np.argmax(values))
     ratio = _peak_ratio(values, loo, peak)
     reason = _why_not(ratio, "")
     if not reason and learning_rate is not None:
@@ -151,8 +180,8 @@ def find_transition(curve: TransitionCurve, learning_rate: np.ndarray | None = N
             scaled, scaled_loo = values[known] / learning_rate[known] ** 2, loo[:, known] / learning_rate[known] ** 2
             at = int(np.flatnonzero(np.flatnonzero(known) == peak)[0])
             reason = _why_not(_peak_ratio(scaled, scaled_loo, at), " after dividing by the squared learning rate")
-    step = _peak_interval(curve, values, loo, peak)
-    return Transition(curve.window, int(curve.first_right[peak]), step, ratio, not reason, reason)
+    step, places = _peak_interval(curve, values, loo, peak)
+    return Transition(curve.window, int(curve.first_right[peak]), step, places, ratio, not reason, reason)
 
 
 def _peak_ratio(values: np.ndarray, loo: np.ndarray, peak: int) -> Interval:
@@ -168,10 +197,14 @@ def _why_not(ratio: Interval, where: str) -> str:
     return ""
 
 
-def _peak_interval(curve: TransitionCurve, values: np.ndarray, loo: np.ndarray, peak: int) -> Interval:
-    """Place of the peak: vertex of the parabola through it, each leave-one-out curve refined around its own maximum."""
-    place = np.array([_vertex(curve.split_steps, row, int(np.argmax(row))) for row in loo])
-    return jackknife(_vertex(curve.split_steps, values, peak), place)
+def _peak_interval(curve: TransitionCurve, values: np.ndarray, loo: np.ndarray, peak: int) -> tuple[Interval, np.ndarray]:
+    """Place of the peak (vertex of the parabola through it) with interval, and its place without each prompt.
+
+    Each leave-one-out curve is refined around its own maximum within the windows of the peak.
+    """
+    from_, to = max(0, peak - 2 * curve.window), peak + 2 * curve.window + 1
+    places = np.array([_vertex(curve.split_steps, row, from_ + int(np.argmax(row[from_:to]))) for row in loo])
+    return jackknife(_vertex(curve.split_steps, values, peak), places), places
 
 
 def _vertex(steps: np.ndarray, values: np.ndarray, k: int) -> float:
