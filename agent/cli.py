@@ -59,7 +59,7 @@ app.add_typer(
     memory_app,
     name="memory",
     short_help="List, search and exchange what was found.",
-    epilog="Example: discover memory list --status accepted",
+    epilog="Example: discover memory list",
 )
 
 

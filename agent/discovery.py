@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from agent.config import RunConfig, default_output
 from agent.errors import ConfigError, RunLockedError
 from agent.graph import run_loop
-from agent.judge import make_judge
+from agent.hypotheses import load_hypotheses
+from agent.judge import Judge, make_judge
 from agent.proposer import make_proposer
-from agent.records import Findings
+from agent.records import Findings, OrderParameter
 from agent.remembering import remember
 from agent.report import read_findings, write_all
 from agent.workbench import Progress, Workbench
 from tracing import load
 from tracing.errors import LockedError
 from tracing.lock import run_lock
+from tracing.whole_file import whole_file
 
-OUTPUTS = ("config.toml", "candidates.jsonl", "events.jsonl", "findings.json", "report.md", "report.html", "graph.sqlite", "discovery.txt")
-"""What a discovery writes besides `judgements.sqlite`, which is shared by all discoveries of a folder."""
+MARKER = "discovery.txt"
+OUTPUTS = ("config.toml", "candidates.jsonl", "events.jsonl", "findings.json", "report.md", "report.html", "graph.sqlite", MARKER)
+"""What a discovery writes besides `judgements.sqlite`, which is shared by all discoveries of a folder; the marker is moved last."""
 
 
 def discover(
@@ -43,8 +47,9 @@ def discover(
     if not path.exists():
         raise ConfigError(f"--run {config.run}: expected a run directory or a file of responses, found nothing there")
     proposer, judge = make_proposer(config.proposer), make_judge(config.judge)
+    hypotheses = _hypotheses(config, judge)
     recording = load(path, columns=config.columns, select=config.select)
-    digest = config.digest(recording.digest, _version())
+    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses))
     folder = out or default_output(path, path.is_dir(), digest)
     _make_folder(folder)
     try:
@@ -56,10 +61,22 @@ def discover(
             work.publish = lambda findings: write_all(_with_null(findings, work), folder)
             run_loop(work, thread=digest[:32])
             remember(read_findings(folder), work)
-            (folder / "discovery.txt").write_text(f"{digest}\nfinished\n", encoding="utf-8")
+            _mark(folder, digest, "finished")
     except LockedError as error:
         raise RunLockedError(str(error)) from None
     return read_findings(folder), folder, False
+
+
+def _hypotheses(config: RunConfig, judge: Judge) -> list[OrderParameter]:
+    """The user's hypotheses, refused before anything is done when this judge cannot test them."""
+    given = load_hypotheses(config.hypotheses)
+    for k, parameter in enumerate(given):
+        if judge.id == "embedded" and parameter.rule is None:
+            raise ConfigError(
+                f"--hypotheses {config.hypotheses}: hypothesis {k + 1}: the embedded judge applies rules: expected "
+                "rule = {{kind = ...}}, found none; or choose a judge that reads with --judge"
+            )
+    return given
 
 
 def _with_null(findings: Findings, work: Workbench) -> Findings:
@@ -88,8 +105,19 @@ def _make_folder(folder: Path) -> None:
 
 
 def _marker(folder: Path) -> list[str]:
-    path = folder / "discovery.txt"
-    return path.read_text(encoding="utf-8").split() if path.exists() else []
+    """Digest and state of the discovery a folder holds; empty when it holds none.
+
+    Raises:
+        ConfigError: The folder holds files by our names that are not ours: they would be overwritten.
+    """
+    path = folder / MARKER
+    marker = path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
+    if len(marker) == 2 and re.fullmatch(r"[0-9a-f]{64}", marker[0]):
+        return marker
+    for name in OUTPUTS:
+        if (folder / name).exists():
+            raise ConfigError(f"{folder / name}: expected to write it, found one that is not discover's; choose another --out DIR")
+    return []
 
 
 def _is_finished(folder: Path, digest: str) -> bool:
@@ -99,7 +127,8 @@ def _is_finished(folder: Path, digest: str) -> bool:
 def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:
     """Keep an earlier discovery with other options aside, then write the configuration before the first call."""
     marker = _marker(folder)
-    if marker and (marker[0] != digest or fresh):
+    # "finished" without findings: somebody removed them, and the finished loop would not write them again
+    if marker and (marker[0] != digest or fresh or marker[1:] == ["finished"]):
         kept = folder / "earlier" / marker[0][:8]
         while kept.exists():
             kept = kept.with_name(kept.name + "'")
@@ -107,5 +136,11 @@ def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:
         for name in OUTPUTS:
             for part in folder.glob(f"{name}*"):
                 part.rename(kept / part.name)
-    (folder / "config.toml").write_text(config.as_toml(), encoding="utf-8")
-    (folder / "discovery.txt").write_text(f"{digest}\nstarted\n", encoding="utf-8")
+    _mark(folder, digest, "started")
+    with whole_file(folder / "config.toml") as file:
+        file.write(config.as_toml().encode())
+
+
+def _mark(folder: Path, digest: str, state: str) -> None:
+    with whole_file(folder / MARKER) as file:
+        file.write(f"{digest}\n{state}\n".encode())

@@ -9,11 +9,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.errors import ConfigError
+from agent.proposer import refusal_of
 from agent.records import OrderParameter
+from probes.rules import Rule, RuleError
 
 
 def load_hypotheses(path: str | None) -> list[OrderParameter]:
     """Read `[[hypothesis]]` tables: name, question, levels (lowest first); optional definition, direction, rule.
+
+    A hypothesis that was written down beforehand is never dropped silently: one that cannot be tested as it stands is refused
+    here, before anything is spent.
 
     Raises:
         ConfigError: The file cannot be read, or a table is wrong: which one, what was expected, what was found.
@@ -29,15 +34,32 @@ def load_hypotheses(path: str | None) -> list[OrderParameter]:
     tables = content.get("hypothesis")
     if not isinstance(tables, list) or not tables:
         raise ConfigError(f"--hypotheses {path}: expected at least one [[hypothesis]] table, found {', '.join(content) or 'nothing'}")
-    return [_hypothesis(table, f"--hypotheses {path}: hypothesis {k + 1}") for k, table in enumerate(tables)]
+    out: dict[str, OrderParameter] = {}
+    for k, table in enumerate(tables):
+        where = f"--hypotheses {path}: hypothesis {k + 1}"
+        parameter = _hypothesis(table, where)
+        if parameter.id in out:
+            raise ConfigError(f"{where}: asks the same as hypothesis {list(out).index(parameter.id) + 1}")
+        out[parameter.id] = parameter
+    return list(out.values())
 
 
-def _hypothesis(table: dict[str, Any], where: str) -> OrderParameter:
+def _hypothesis(table: Any, where: str) -> OrderParameter:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table, found {table!r}")
     for key in ("name", "question", "levels"):
         if key not in table:
             raise ConfigError(f"{where}: expected {key}, found {', '.join(table) or 'nothing'}")
     try:
-        return OrderParameter(**{"definition": table["question"], **table, "origin": "human"})
+        parameter = OrderParameter(**{"definition": table["question"], **table, "origin": "human"})
+        n_levels = None if parameter.rule is None else len(Rule.from_dict(parameter.rule).thresholds) + 1
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where}: {first['loc'][0]}: {first['msg'].lower()}, found {first.get('input')!r}") from None
+    except RuleError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if n_levels is not None and n_levels != len(parameter.levels):
+        raise ConfigError(f"{where}: expected {n_levels} levels, as the rule has, found {len(parameter.levels)}")
+    if reason := refusal_of(parameter):
+        raise ConfigError(f"{where}: {reason}")
+    return parameter
