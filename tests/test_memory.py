@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from agent.errors import MemoryStoreError
 from agent.memory import Memory, MemoryEntry, MemoryEvent, Provenance
-from agent.memory_duplicates import MIN_SHARED_LABELS, label_correlation
+from agent.memory_duplicates import MIN_SHARED_LABELS, THRESHOLDS, decide, label_correlation
 from agent.memory_embedders import NgramEmbedder, make_embedder
 from agent.memory_entries import fold, nearness
 from agent.memory_events import decode, encode, header, seal
@@ -489,6 +489,31 @@ def test_labels_decide_before_words(tmp_path: Path, rng: np.random.Generator) ->
         assert (entry.id, round(similarity, 9), how) == (parameter().id, 1.0, "labels")
         ((_, _, how),) = memory.near_duplicates(parameter(), labels(rng.integers(0, 3, 60)))
         assert how == "same question"
+
+
+def test_words_decide_where_labels_leave_it_open() -> None:
+    """High label correlation is one thing, low is two, whatever the words; in between, or without labels, words decide.
+
+    Exact rules have no judge's noise, so for them the line is higher and words never decide.
+    """
+    limits = THRESHOLDS
+    between = (limits.same_labels + limits.other_labels) / 2
+    assert decide(limits.same_labels, 0.0) == (limits.same_labels, "labels")
+    assert decide(limits.other_labels - 0.01, 1.0) is None
+    assert decide(between, limits.text) == decide(None, limits.text) == (limits.text, "text")
+    assert decide(between, limits.text - 0.01) is None
+    assert decide(between, None) is None
+    assert decide(limits.same_labels, 1.0, exact=True) is None
+    assert decide(limits.exact_labels, 0.0, exact=True) == (limits.exact_labels, "labels")
+
+
+def test_rules_of_different_kinds_are_not_compared_by_words(tmp_path: Path) -> None:
+    """Two exact rules of different kinds measure different things however alike they are worded."""
+    lists, tables = (parameter().model_copy(update={"rule": {"kind": kind}}) for kind in ("lists", "tables"))
+    with Memory.open(tmp_path) as memory:
+        memory.append(event(parameter=lists, parameter_id=""))
+        assert memory.near_duplicates(tables) == []
+        assert [how for _, _, how in memory.near_duplicates(parameter())] == ["text"]
 
 
 def test_rejected_parameters_are_duplicates_too(tmp_path: Path) -> None:
