@@ -119,12 +119,10 @@ def write_run(path: Path, recording: Recording) -> Path:
     return path
 
 
-def asks(
-    name: str, *, question: str = "", pattern: str = "", round: int = 1, levels: Sequence[str] = LEVELS, **more: Any
-) -> dict[str, Any]:
+def asks(name: str, *, question: str = "", pattern: str = "", levels: Sequence[str] = LEVELS, **more: Any) -> dict[str, Any]:
     """A scripted candidate whose level is the number after `name=` in the response."""
     question = question or f"How much {name} is in the response?"
-    return {"name": name, "question": question, "levels": list(levels), "pattern": pattern or rf"\b{name}=(\d)", "round": round, **more}
+    return {"name": name, "question": question, "levels": list(levels), "pattern": pattern or rf"\b{name}=(\d)", **more}
 
 
 def write_script(path: Path, *candidates: dict[str, Any], **judge: float) -> Path:

@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "hypotheses": "mine.toml",
     "null": "permute",
     "null_runs": 7,
+    "transition": 2,
 }
 
 
@@ -76,7 +77,7 @@ def test_a_wrong_value_is_one_line_naming_option_and_value(options: dict[str, An
 def test_a_configuration_cannot_be_changed() -> None:
     """What was written down before the first call stays what is used."""
     with pytest.raises(ValueError, match="frozen"):
-        make_config(run="x").seed = 3  # type: ignore[misc]
+        make_config(run="x").seed = 3
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from agent.errors import ConfigError
 from agent.records import Judgement, OrderParameter
-from probes.rules import Rule, levels
+from probes.rules import Rule, RuleError, levels
 
 if TYPE_CHECKING:
     from agent.evidence import ProposerView
@@ -46,46 +46,96 @@ class ScriptedCandidate:
     rule: Rule | None
 
     def true_level(self, completion: str) -> int | None:
-        """The level the response really has; None when it cannot be told."""
+        """The level the response really has; None when it cannot be told, -1 when what stands there is no level."""
         if self.rule is not None:
             return int(levels(self.rule, [completion])[0])
         assert self.pattern is not None  # noqa: S101 - one of the two is required on reading
         found = self.pattern.search(completion)
-        return int(found.group(1)) if found else None
+        if found is None:
+            return None
+        text = found.group(1) or ""
+        return int(text) if text.isdecimal() and int(text) < len(self.parameter.levels) else -1
 
 
-def _read(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"scripted:{path}: expected a readable TOML file ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"scripted:{path}: expected TOML, found {error}") from None
+@dataclass(frozen=True)
+class Script:
+    """A file of the scripted provider.
 
+    Attributes:
+        id: `scripted:NAME@DIGEST`; another content is another provider, whose judgements are never mixed with these.
+        candidates: In the file's order.
+        judge: Options of the judge.
+    """
 
-def _candidates(content: dict[str, Any], path: str) -> list[ScriptedCandidate]:
-    out = []
-    for k, table in enumerate(content.get("candidate", [])):
-        own = dict(table)
-        start, pattern, rule = own.pop("round", 1), own.pop("pattern", None), own.pop("rule", None)
-        if (pattern is None) == (rule is None):
-            raise ConfigError(f"scripted:{path}: candidate {k + 1}: expected either pattern or rule")
+    id: str
+    candidates: tuple[ScriptedCandidate, ...]
+    judge: dict[str, float]
+
+    @classmethod
+    def read(cls, path: str) -> Script:
+        """Read and check a file.
+
+        Raises:
+            ConfigError: It cannot be read or is wrong: where, what was expected, what was found.
+        """
+        if not path:
+            raise ConfigError("scripted: expected scripted:FILE, found no file")
         try:
-            parameter = OrderParameter(**{"definition": own.get("question", ""), **own})
-            out.append(
-                ScriptedCandidate(parameter, start, re.compile(pattern) if pattern else None, Rule.from_dict(rule) if rule else None)
-            )
-        except (ValidationError, re.error) as error:
-            raise ConfigError(f"scripted:{path}: candidate {k + 1}: {str(error).splitlines()[0]}") from None
-    return out
+            data = Path(path).read_bytes()
+            content = tomllib.loads(data.decode())
+        except OSError as error:
+            raise ConfigError(f"scripted:{path}: expected a readable TOML file ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"scripted:{path}: expected TOML, found {error}") from None
+        tables = content.pop("candidate", [])
+        options = content.pop("judge", {})
+        if content or not isinstance(tables, list) or not isinstance(options, dict):
+            raise ConfigError(f"scripted:{path}: expected [judge] and [[candidate]] tables, found {', '.join(content) or 'others'}")
+        candidates = tuple(_candidate(table, f"scripted:{path}: candidate {k + 1}") for k, table in enumerate(tables))
+        return cls(f"scripted:{Path(path).name}@{hashlib.sha256(data).hexdigest()[:8]}", candidates, _options(options, f"scripted:{path}"))
+
+
+def _candidate(table: Any, where: str) -> ScriptedCandidate:
+    own = dict(table) if isinstance(table, dict) else {}
+    start, pattern, rule = own.pop("round", 1), own.pop("pattern", None), own.pop("rule", None)
+    if (pattern is None) == (rule is None):
+        raise ConfigError(f"{where}: expected either pattern or rule, found {'neither' if pattern is None else 'both'}")
+    if not isinstance(start, int) or start < 1:
+        raise ConfigError(f"{where}: expected round as a whole number from 1, found {start!r}")
+    try:
+        parameter = OrderParameter(**{"definition": own.get("question", ""), **own})
+        compiled = None if pattern is None else re.compile(pattern)
+        exact = None if rule is None else Rule.from_dict(rule)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{where}: {first['loc'][0]}: {first['msg'].lower()}, found {first.get('input')!r}") from None
+    except (RuleError, re.error, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if compiled is not None and compiled.groups < 1:
+        raise ConfigError(f"{where}: expected a pattern with one group for the level, such as 'harm=(\\d)', found {pattern!r}")
+    n_levels = len(parameter.levels)
+    if exact is not None and len(exact.thresholds) + 1 != n_levels:
+        raise ConfigError(f"{where}: expected {len(exact.thresholds) + 1} levels, as the rule has, found {n_levels}")
+    return ScriptedCandidate(parameter, start, compiled, exact)
+
+
+def _options(options: dict[str, Any], where: str) -> dict[str, float]:
+    for name, value in options.items():
+        if name not in ("kappa", "missing", "seed"):
+            raise ConfigError(f"{where}: [judge]: expected kappa, missing or seed, found {name}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (name != "seed" and not 0 <= value <= 1):
+            expected = "a number" if name == "seed" else "a number from 0 to 1"
+            raise ConfigError(f"{where}: [judge]: expected {name} as {expected}, found {value!r}")
+    return options
 
 
 class ScriptedProposer:
     """Offers the file's candidates in their order, at most `view.n` a round."""
 
-    def __init__(self, candidates: Sequence[ScriptedCandidate], name: str) -> None:
-        self._candidates = candidates
-        self.id = f"scripted:{name}"
+    def __init__(self, script: Script) -> None:
+        self._candidates = script.candidates
+        self.id = script.id
 
     @classmethod
     def load(cls, path: str) -> ScriptedProposer:
@@ -94,7 +144,7 @@ class ScriptedProposer:
         Raises:
             ConfigError: It cannot be read or is wrong.
         """
-        return cls(_candidates(_read(path), path), Path(path).name)
+        return cls(Script.read(path))
 
     def propose(self, view: ProposerView, rng: np.random.Generator) -> list[OrderParameter]:
         """Candidates whose round has come and that are not decided yet."""
@@ -106,11 +156,12 @@ class ScriptedProposer:
 class ScriptedJudge:
     """Reads the true level from the response and errs as often as the file says, the same way every time it is asked."""
 
-    def __init__(self, candidates: Sequence[ScriptedCandidate], name: str, kappa: float = 1.0, missing: float = 0.0, seed: int = 0) -> None:
-        self._by_id = {c.parameter.id: c for c in candidates}
-        self._kappa, self._missing, self._seed = kappa, missing, seed
-        self.id = f"scripted:{name}"
-        self.deterministic = kappa == 1.0 and missing == 0.0
+    def __init__(self, script: Script) -> None:
+        self._by_id = {c.parameter.id: c for c in script.candidates}
+        options = script.judge
+        self._kappa, self._missing, self._seed = options.get("kappa", 1.0), options.get("missing", 0.0), options.get("seed", 0)
+        self.id = script.id
+        self.deterministic = self._kappa == 1 and self._missing == 0
         self.calls = 0
 
     @classmethod
@@ -120,12 +171,7 @@ class ScriptedJudge:
         Raises:
             ConfigError: It cannot be read or is wrong.
         """
-        content = _read(path)
-        options = content.get("judge", {})
-        unknown = sorted(set(options) - {"kappa", "missing", "seed"})
-        if unknown:
-            raise ConfigError(f"scripted:{path}: [judge]: expected kappa, missing or seed, found {unknown[0]}")
-        return cls(_candidates(content, path), Path(path).name, **options)
+        return cls(Script.read(path))
 
     def judge(self, parameter: OrderParameter, texts: Sequence[Text], repeat: int = 0) -> list[Judgement]:
         """One judgement per text; a parameter the file does not know cannot be told."""
@@ -139,6 +185,8 @@ class ScriptedJudge:
         lost, wrong, other = (int.from_bytes(chance[8 * k : 8 * k + 8], "big") / 2**64 for k in range(3))
         if level is None or lost < self._missing:
             return Judgement(parameter_id=parameter.id, response_key=key, repeat=repeat, status="cannot_tell")
+        if level < 0:
+            return Judgement(parameter_id=parameter.id, response_key=key, repeat=repeat, status="unreadable")
         if wrong >= self._kappa:
             level = int(other * len(parameter.levels))
         return Judgement(parameter_id=parameter.id, response_key=key, repeat=repeat, level=level)
