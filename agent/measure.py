@@ -16,7 +16,7 @@ from probes.classifier import ChangeBound, change_bound
 from probes.dissimilarity import Contrast, jackknife_groups, squared_response_noise, total_change
 from probes.explained_share import Explained, explained, plug_in_share, transfer, with_interaction
 from probes.permutation import conditional_permutation
-from probes.resampling import Interval
+from probes.resampling import MIN_PROMPTS, Interval
 from probes.rules import RULES, Rule, levels, measure
 from probes.shapley import MAX_SHAPLEY, shapley
 from probes.trajectory import Course as MeasuredCourse
@@ -139,7 +139,7 @@ class Measurement:
         """Rows of the confirm half reweighted so that both sides have the same lengths, and the contrast on them.
 
         Within each prompt and length bin the two sides get equal weight, their smaller one; what then still tells the sides apart is
-        not length. None when fewer than two prompts keep both sides.
+        not length. None when fewer than `MIN_PROMPTS` prompts keep both sides.
         """
         c = self.confirm
         cell = c.prompt * (int(self.length.max()) + 1) + self.length
@@ -150,9 +150,9 @@ class Measurement:
             p = np.where(mass_before > 0, before * common / mass_before, 0.0)
             q = np.where(mass_after > 0, after * common / mass_after, 0.0)
         rows = np.flatnonzero(p + q > 0)
-        if rows.size == 0 or np.unique(c.prompt[rows]).size < 2:
+        kept, prompt = np.unique(c.prompt[rows], return_inverse=True)
+        if kept.size < MIN_PROMPTS:
             return None
-        _, prompt = np.unique(c.prompt[rows], return_inverse=True)
         weight = (p + q)[rows]
         weight = weight / np.bincount(prompt, weights=weight)[prompt]
         s = ((p - q) / (p + q))[rows] if c.likelihoods else c.s[rows]
