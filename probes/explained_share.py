@@ -11,16 +11,14 @@ likelihoods s is the side z = +-1: the same formula, D = 1 in the denominator, D
 
 Responses are drawn a fixed number n a side, not at random from m. Two consequences are built in, exact for any n: a
 response left out must take its counterweight with it (leverage over 1 - 1/2n), and centring costs the label's variance and
-its covariance with s different parts (`_fixed_sides`). With a plain prompt intercept instead, a label that explains nothing
+its covariance with s different parts (`design_factor`). With a plain prompt intercept instead, a label that explains nothing
 gets the share -D/(2n-1); without these corrections and without likelihoods D[O] is too large by (1 - D[O])/2n of itself.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -28,10 +26,10 @@ from probes.dissimilarity import Contrast, Kind, pointwise
 from probes.errors import ShapeError
 from probes.resampling import Interval, jackknife_share
 
-MAX_SHAPLEY = 12
-"""Exact Shapley values visit all subsets; more parameters than this are refused."""
-_SINGULAR = 1e-10
-_ALONE = 1e-8
+SINGULAR = 1e-10
+"""Directions of the labels with less than this part of the largest variance are taken as absent."""
+ALONE = 1e-8
+"""A response whose leverage is this near 1 cannot be predicted from the others."""
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -46,16 +44,20 @@ def dummies(labels: np.ndarray) -> np.ndarray:
     return np.asarray(code[:, None] == kept[None, :], dtype=np.float64)
 
 
-def length_bins(n_words: np.ndarray, n_bins: int = 8) -> np.ndarray:
+def length_bins(n_words: np.ndarray, n_bins: int | None = None) -> np.ndarray:
     """Quantile bins of log(1 + words): the covariate for length (METHOD 4; a linear term lets length through).
+
+    Eight bins are the least. Where length separates the sides almost completely, finer readings of length gain beyond eight
+    bins (.048 of D on real answers, .012 beyond 24), so larger sets of responses get more.
 
     Args:
         n_words: `(n,)` words per response, >= 0.
-        n_bins: At least 8; fewer distinct lengths give fewer bins.
+        n_bins: Number of bins; default one per 25 responses, 8 to 24. Fewer distinct lengths give fewer bins.
 
     Returns:
         `(n,)` int codes `0..n_bins-1`, ascending in length.
     """
+    n_bins = min(24, max(8, n_words.size // 25)) if n_bins is None else n_bins
     log_words = np.log1p(n_words)
     edges = np.unique(np.quantile(log_words, np.arange(1, n_bins) / n_bins))
     return np.asarray(np.searchsorted(edges, log_words, side="right"))
@@ -125,23 +127,24 @@ def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
     Raises:
         ShapeError: A label does not have n entries.
     """
-    columns = [dummies(_checked(label, contrast)) for label in labels]
+    columns = [dummies(checked_label(label, contrast)) for label in labels]
     x = np.concatenate(columns, axis=1) if columns else np.empty((contrast.s.size, 0))
     if contrast.by_prompt:
         return _explained_by_prompt(contrast, x)
-    full = _cross_product(contrast, x)
+    full = _whole(contrast, x)
     n_groups = int(contrast.group.max()) + 1
     change, total = np.full(n_groups, np.nan), np.full(n_groups, np.nan)
     for g in range(n_groups):
         rows = contrast.complete(contrast.group != g)
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
-            per_prompt, total[g], _ = _cross_product(part, x[rows])
+            per_prompt, total[g], _ = _whole(part, x[rows])
             change[g] = per_prompt.mean()
     return Explained(float(full[0].mean()), full[1], change, total, contrast.s.size, full[2], full[0])
 
 
-def _checked(label: np.ndarray, contrast: Contrast) -> np.ndarray:
+def checked_label(label: np.ndarray, contrast: Contrast) -> np.ndarray:
+    """The label; ShapeError when it does not have one entry per response."""
     if label.shape != contrast.s.shape:
         raise ShapeError(f"label: expected shape {contrast.s.shape} as the responses, found {label.shape}")
     return label
@@ -154,21 +157,27 @@ def center_within_prompt(contrast: Contrast, x: np.ndarray) -> np.ndarray:
     return np.asarray(x - means[contrast.prompt])
 
 
-def _total_per_prompt(contrast: Contrast) -> np.ndarray:
+def total_per_prompt(contrast: Contrast) -> np.ndarray:
+    """`(n_prompts,)` D of each prompt; 1 without likelihoods."""
     if not contrast.likelihoods:
         return np.ones(contrast.n_prompts)
     return np.bincount(contrast.prompt, weights=contrast.weight * pointwise(contrast.s))
 
 
-def _cross_product(contrast: Contrast, x: np.ndarray) -> tuple[np.ndarray, float, int]:
-    """Numerator per prompt, mean denominator and number of responses with leverage 1, on all prompts at once."""
+def _whole(contrast: Contrast, x: np.ndarray) -> tuple[np.ndarray, float, int]:
     centred = center_within_prompt(contrast, x)
-    gram, right = _sufficient(contrast, centred)
-    per_response, alone = _left_out_products(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
-    return np.bincount(contrast.prompt, weights=per_response[0]), float(_total_per_prompt(contrast).mean()), int(alone.sum())
+    return _cross_product(contrast, centred, *normal_equations(contrast, centred))
 
 
-def _sufficient(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cross_product(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float, int]:
+    """Numerator per prompt, mean denominator and number of responses with leverage 1, from the normal equations per prompt."""
+    left_out, alone = _left_out(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
+    total = float(total_per_prompt(contrast).mean())
+    products = np.bincount(contrast.prompt, weights=contrast.weight * centred_s(contrast) * left_out[0])
+    return products * design_factor(contrast, products.mean(), total), total, int(alone.sum())
+
+
+def normal_equations(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per prompt `X'WX (n_prompts, k, k)` and `X'Ws (n_prompts, k)`."""
     k, p = centred.shape[1], contrast.n_prompts
     gram, right = np.zeros((p, k, k)), np.zeros((p, k))
@@ -180,8 +189,8 @@ def _sufficient(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np
     return gram, right
 
 
-def _left_out_products(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`w_i s_i f_{-i}` for each of several normal equations.
+def _left_out(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leave-one-out predictions `f_{-i}` of each of several normal equations.
 
     Args:
         contrast: n responses.
@@ -190,97 +199,75 @@ def _left_out_products(contrast: Contrast, centred: np.ndarray, gram: np.ndarray
         right: `(g, k)` right-hand sides.
 
     Returns:
-        `(g, n)` products and the `(g, n)` mask of responses with leverage 1.
+        `(g, n)` predictions and the `(g, n)` mask of responses with leverage 1, whose prediction is 0.
     """
-    inverse = np.linalg.pinv(gram, rcond=_SINGULAR, hermitian=True)
+    inverse = np.linalg.pinv(gram, rcond=SINGULAR, hermitian=True)
     beta = np.einsum("gkl,gl->gk", inverse, right)
-    w, v = contrast.weight, _square_weight(contrast)
-    s = contrast.s - np.bincount(contrast.prompt, weights=contrast.weight * contrast.s)[contrast.prompt]
     fitted = beta @ centred.T
-    leverage = np.stack([np.einsum("nk,nk->n", centred @ part, centred) for part in inverse]) * (w / (1 - v))
-    alone = leverage > 1 - _ALONE
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = np.where(alone, 0.0, (fitted - leverage * s) / (1 - leverage))
-    return _fixed_sides(contrast, w * s * left_out), alone
+    leverage = np.stack([np.einsum("nk,nk->n", centred @ part, centred) for part in inverse]) * leverage_weight(contrast)
+    alone = leverage > 1 - ALONE
+    return np.where(alone, 0.0, (fitted - leverage * centred_s(contrast)) / np.where(alone, 1.0, 1 - leverage)), alone
 
 
-def _square_weight(contrast: Contrast) -> np.ndarray:
-    """`(n,)` sum of squared weights of each response's prompt: one over its effective number of responses, 1/2n with n a side."""
-    return np.asarray(np.bincount(contrast.prompt, weights=contrast.weight**2)[contrast.prompt])
+def centred_s(contrast: Contrast) -> np.ndarray:
+    """`(n,)` s minus its weighted mean within each prompt."""
+    return np.asarray(contrast.s - np.bincount(contrast.prompt, weights=contrast.weight * contrast.s)[contrast.prompt])
 
 
-def _fixed_sides(contrast: Contrast, products: np.ndarray) -> np.ndarray:
-    """Correct `(g, n)` products for centring within prompt when a fixed number of responses is drawn on each side.
+def leverage_weight(contrast: Contrast) -> np.ndarray:
+    """`(n,)` what the quadratic form of the centred labels is multiplied with: a response leaves with its counterweight."""
+    # a prompt with one response that counts (v = 1) has nothing to be predicted from: its centred labels are 0
+    return np.asarray(contrast.weight / np.maximum(1 - square_weight(contrast), ALONE)[contrast.prompt])
+
+
+def square_weight(contrast: Contrast) -> np.ndarray:
+    """`(n_prompts,)` sum of squared weights: one over the effective number of responses, 1/2n with n a side."""
+    return np.bincount(contrast.prompt, weights=contrast.weight**2)
+
+
+def design_factor(contrast: Contrast, shown: np.ndarray | float, total: np.ndarray | float) -> np.ndarray:
+    """What each prompt's D[O] is multiplied with, as a fixed number of responses is drawn on each side.
 
     With v = 1/2n, centring costs the label's variance (1 - D[O]) v of itself and its covariance with s (1 - D) v: only what
     lies within the sides is lost. D[O] is the covariance squared over the variance.
+
+    Args:
+        contrast: n responses.
+        shown: D[O] before the correction; a number, or `(g, 1)` for g estimates.
+        total: D, likewise.
+
+    Returns:
+        `(n_prompts,)` or `(g, n_prompts)`.
     """
-    v = _square_weight(contrast)
-    total = _total_per_prompt(contrast).mean()
-    shown = products.sum(axis=1, keepdims=True) / contrast.n_prompts
-    return np.asarray(products * (1 - (1 - shown) * v) / (1 - (1 - total) * v) ** 2)
+    v = square_weight(contrast)
+    return np.asarray((1 - (1 - shown) * v) / np.maximum(1 - (1 - total) * v, ALONE) ** 2)
 
 
 def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
     centred = center_within_prompt(contrast, x)
-    gram, right = _sufficient(contrast, centred)
+    gram, right = normal_equations(contrast, centred)
     p, n = contrast.n_prompts, contrast.s.size
-    all_gram, all_right = gram.sum(axis=0), right.sum(axis=0)
-    product, alone = _left_out_products(contrast, centred, all_gram[None], all_right[None])
+    per_prompt, _, n_alone = _cross_product(contrast, centred, gram, right)
+    total = total_per_prompt(contrast)
+    total_loo = (total.sum() - total) / (p - 1)
+    signed = contrast.weight * centred_s(contrast)
     change_loo = np.empty(p)
     step = max(1, _CHUNK_BYTES // (8 * n * 4))
     for start in range(0, p, step):
         q = np.arange(start, min(start + step, p))
-        products, _ = _left_out_products(contrast, centred, all_gram - gram[q], all_right - right[q])
-        inside = contrast.prompt[None, :] == q[:, None]
-        change_loo[q] = np.where(inside, 0.0, products).sum(axis=1) / (p - 1)
-    per_prompt = np.bincount(contrast.prompt, weights=product[0])
-    total = _total_per_prompt(contrast)
-    total_loo = (total.sum() - total) / (p - 1)
-    return Explained(float(per_prompt.mean()), float(total.mean()), change_loo, total_loo, n, int(alone.sum()), per_prompt)
+        left_out, _ = _left_out(contrast, centred, gram.sum(axis=0) - gram[q], right.sum(axis=0) - right[q])
+        products = np.stack([np.bincount(contrast.prompt, weights=signed * row) for row in left_out])
+        products[np.arange(q.size), q] = 0.0
+        shown = products.sum(axis=1, keepdims=True) / (p - 1)
+        change_loo[q] = (products * design_factor(contrast, shown, total_loo[q, None])).sum(axis=1) / (p - 1)
+    return Explained(float(per_prompt.mean()), float(total.mean()), change_loo, total_loo, n, n_alone, per_prompt)
 
 
 def _additive(contrast: Contrast, per_prompt: np.ndarray, n_alone: int) -> Explained:
     """A quantity that is a plain mean over prompts: leaving one out needs no new fit."""
-    total, p = _total_per_prompt(contrast), contrast.n_prompts
+    total, p = total_per_prompt(contrast), contrast.n_prompts
     loo, total_loo = ((x.sum() - x) / (p - 1) for x in (per_prompt, total))
     return Explained(float(per_prompt.mean()), float(total.mean()), loo, total_loo, contrast.s.size, n_alone, per_prompt)
-
-
-def shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]:
-    """Shapley (LMG) parts of the joint D[O]: each label's mean gain over all orders of entry, exactly.
-
-    Args:
-        contrast: n responses.
-        labels: At most `MAX_SHAPLEY` labels.
-
-    Returns:
-        One `Explained` per label; they add up to the joint one.
-
-    Raises:
-        ShapeError: More than `MAX_SHAPLEY` labels.
-    """
-    k = len(labels)
-    if k > MAX_SHAPLEY:
-        raise ShapeError(f"Shapley values: expected at most {MAX_SHAPLEY} parameters, found {k}")
-    value = {subset: explained(contrast, [labels[j] for j in subset]) for r in range(k + 1) for subset in combinations(range(k), r)}
-    out = []
-    for j in range(k):
-        parts = [
-            (value[tuple(sorted((*subset, j)))].minus(value[subset]), _shapley_weight(len(subset), k))
-            for subset in value
-            if j not in subset
-        ]
-        joint = value[tuple(range(k))]
-        change = sum(part.change * w for part, w in parts)
-        loo = np.sum([part.change_loo * w for part, w in parts], axis=0)
-        per_prompt = np.sum([part.per_prompt * w for part, w in parts], axis=0)
-        out.append(Explained(change, joint.total, loo, joint.total_loo, joint.n, joint.n_alone, per_prompt))
-    return out
-
-
-def _shapley_weight(size: int, k: int) -> float:
-    return math.factorial(size) * math.factorial(k - size - 1) / math.factorial(k)
 
 
 def with_interaction(contrast: Contrast, label: np.ndarray) -> Explained | None:
@@ -312,9 +299,9 @@ def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
     p = contrast.n_prompts
     if p < 3 or not contrast.by_prompt:
         return None
-    centred = center_within_prompt(contrast, dummies(_checked(label, contrast)))
-    gram, right = _sufficient(contrast, centred)
-    beta = np.einsum("pkl,pl->pk", np.linalg.pinv(gram.sum(axis=0) - gram, rcond=_SINGULAR, hermitian=True), right.sum(axis=0) - right)
+    centred = center_within_prompt(contrast, dummies(checked_label(label, contrast)))
+    gram, right = normal_equations(contrast, centred)
+    beta = np.einsum("pkl,pl->pk", np.linalg.pinv(gram.sum(axis=0) - gram, rcond=SINGULAR, hermitian=True), right.sum(axis=0) - right)
     predicted = np.einsum("nk,nk->n", centred, beta[contrast.prompt])
     per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * (2 * contrast.s * predicted - predicted**2))
     return _additive(contrast, per_prompt, 0)
@@ -322,15 +309,14 @@ def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
 
 def residual_of(contrast: Contrast, labels: Sequence[np.ndarray]) -> np.ndarray:
     """What the labels leave unexplained of s, `(n,)`: s minus the leave-one-out prediction; it drives the next proposals."""
-    columns = [dummies(_checked(label, contrast)) for label in labels]
+    columns = [dummies(checked_label(label, contrast)) for label in labels]
     if not columns:
         return contrast.s.copy()
     centred = center_within_prompt(contrast, np.concatenate(columns, axis=1))
-    gram, right = _sufficient(contrast, centred)
-    products, _ = _left_out_products(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        predicted = np.where(contrast.s == 0, 0.0, products[0] / (contrast.weight * contrast.s))
-    return np.asarray(contrast.s - predicted)
+    gram, right = normal_equations(contrast, centred)
+    left_out, _ = _left_out(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
+    shown, total = contrast.mean(centred_s(contrast) * left_out[0]), float(total_per_prompt(contrast).mean())
+    return np.asarray(contrast.s - left_out[0] * design_factor(contrast, shown, total)[contrast.prompt])
 
 
 def plug_in_share(contrast: Contrast, label: np.ndarray, kind: Kind = "linear") -> float:

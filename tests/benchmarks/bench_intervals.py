@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.dissimilarity import total_change
-from probes.explained_share import explained, shapley
+from probes.explained_share import explained
 from probes.resampling import Interval
+from probes.shapley import shapley
 from probes.synthetic import PlantedRun, contrast_of, draw, exact_change, planted_run
 from tests.benchmarks.section import Section
 
