@@ -32,7 +32,8 @@ from probes.explained_share import (
 
 MAX_SHAPLEY = 12
 """Exact Shapley values visit all subsets; more parameters than this are refused."""
-_CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 16 * 2**20
+_PIECE_BYTES = 2**20
 _NOBODY = -1
 
 
@@ -85,7 +86,7 @@ def _parts(contrast: Contrast, blocks: Sequence[np.ndarray], left_out: np.ndarra
     used = [j for j, x in enumerate(blocks) if x.shape[1]]
     if not used:
         return out
-    step = max(1, _CHUNK_BYTES // (8 * contrast.s.size * (1 + max(blocks[j].shape[1] for j in used))))
+    step = max(1, _CHUNK_BYTES // (8 * contrast.s.size * len(used)))
     for start in range(0, left_out.size, step):
         chunk = slice(start, start + step)
         out[chunk, used] = _Walk(contrast, [blocks[j] for j in used], left_out[chunk]).parts()
@@ -116,34 +117,31 @@ class _Walk:
         self._s = centred_s(contrast)[order] * root
         with np.errstate(invalid="ignore", divide="ignore"):
             self._signed = np.where(root > 0, (contrast.weight * centred_s(contrast))[order] / root, 0.0)
-        self._first = np.searchsorted(contrast.prompt[order], np.arange(p))
+        self._pieces = _pieces(contrast.prompt[order], max(64, _PIECE_BYTES // (8 * g * (1 + max(x.shape[1] for x in blocks)))))
         total = total_per_prompt(contrast)
         self._stays, self._n_stay = stays, stays.sum(axis=1, keepdims=True)
         self._total = (stays @ total)[:, None] / self._n_stay
         self._contrast = contrast
         self._path = np.empty((k, n))
+        self._leverage = np.zeros((len(blocks) + 1, g, n))
         self._basis = np.zeros((g, k, k))
         self._parts = np.zeros((g, len(blocks), p))
 
     def parts(self) -> np.ndarray:
         """`(g, k, n_prompts)`; the empty set is worth 0."""
-        g, n = self._basis.shape[0], self._s.size
-        self._visit(0, [], [], np.zeros((g, 0)), np.zeros((g, n)))
+        self._visit(0, [], [], np.zeros((self._basis.shape[0], 0)))
         return self._parts
 
-    def _visit(self, start: int, members: list[int], columns: list[int], beta: np.ndarray, leverage: np.ndarray) -> None:
+    def _visit(self, start: int, members: list[int], columns: list[int], beta: np.ndarray) -> None:
         """Visit every set that adds labels from `start` on to `members`, whose columns fill the path."""
         for j in range(start, self._ends.size - 1):
-            new = range(self._ends[j], self._ends[j + 1])
-            wider, fitted, grown = self._extend(columns, list(new), beta, leverage)
-            self._count([*members, j], self._values(fitted, grown))
-            if j + 2 < self._ends.size:
-                self._visit(j + 1, [*members, j], [*columns, *new], wider, grown)
+            new = list(range(self._ends[j], self._ends[j + 1]))
+            added, wider = self._extend(columns, new, beta)
+            self._count([*members, j], self._value(added, wider, depth=len(members)))
+            self._visit(j + 1, [*members, j], columns + new, wider)
 
-    def _extend(
-        self, columns: list[int], new: list[int], beta: np.ndarray, leverage: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coefficients `(g, o+c)`, fit and leverage `(g, n)` with the columns `new`; they are put on the path behind `columns`."""
+    def _extend(self, columns: list[int], new: list[int], beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Put the columns `new` on the path behind `columns`: their orthonormal directions `(g, o+c, c)`, all slopes `(g, o+c)`."""
         o, c = len(columns), len(new)
         gram = self._gram[:, :, new[0] : new[-1] + 1]
         basis = self._basis[:, :o, :o]
@@ -155,23 +153,30 @@ class _Walk:
         self._basis[:, :, o : o + c] = 0.0
         self._basis[:, : o + c, o : o + c] = added
         self._path[o : o + c] = self._columns[new]
-        slope = np.einsum("gkc,gk->gc", added, self._right[:, [*columns, *new]])
-        wider = np.einsum("gkc,gc->gk", added, slope)
+        slope = added.transpose(0, 2, 1) @ self._right[:, columns + new, None]
+        wider = (added @ slope)[:, :, 0]
         wider[:, :o] += beta
-        rows = np.concatenate([added.transpose(2, 0, 1), wider[None]])
-        out = (rows.reshape(-1, o + c) @ self._path[: o + c]).reshape(c + 1, *leverage.shape)
-        return wider, out[-1], leverage + np.einsum("cgn,cgn->gn", out[:-1], out[:-1])
+        return added, wider
 
-    def _values(self, fitted: np.ndarray, leverage: np.ndarray) -> np.ndarray:
-        """Leave-one-out D[O] per prompt, `(g, n_prompts)`; overwrites `fitted`."""
-        rest = 1 - leverage
-        alone = rest < ALONE
-        fitted -= leverage * self._s
-        if alone.any():
-            fitted[alone], rest[alone] = 0.0, 1.0
-        fitted /= rest
-        fitted *= self._signed
-        products = np.add.reduceat(fitted, self._first, axis=1) * self._stays
+    def _value(self, added: np.ndarray, wider: np.ndarray, depth: int) -> np.ndarray:
+        """Leave-one-out D[O] per prompt of the labels on the path, `(g, n_prompts)`; keeps their leverages for the next depth."""
+        g, width, c = added.shape
+        rows = np.concatenate([added.transpose(2, 0, 1), wider[None]]).reshape(-1, width)
+        products = np.zeros_like(self._stays, dtype=float)
+        for start, stop, prompts, first in self._pieces:
+            out = (rows @ self._path[:width, start:stop]).reshape(c + 1, g, -1)
+            leverage, left_out = self._leverage[depth + 1, :, start:stop], out[-1]
+            np.einsum("cgn,cgn->gn", out[:-1], out[:-1], out=leverage)
+            leverage += self._leverage[depth, :, start:stop]
+            left_out -= leverage * self._s[start:stop]
+            rest = 1 - leverage
+            alone = rest < ALONE
+            if alone.any():
+                left_out[alone], rest[alone] = 0.0, 1.0
+            left_out /= rest
+            left_out *= self._signed[start:stop]
+            products[:, prompts] += np.add.reduceat(left_out, first, axis=1)
+        products *= self._stays
         shown = products.sum(axis=1, keepdims=True) / self._n_stay
         return np.asarray(products * design_factor(self._contrast, shown, self._total))
 
@@ -181,6 +186,16 @@ class _Walk:
         weight = np.full(k, -_weight(size, k) if size < k else 0.0)
         weight[members] = _weight(size - 1, k)
         self._parts += weight[None, :, None] * value[:, None, :]
+
+
+def _pieces(prompt: np.ndarray, size: int) -> list[tuple[int, int, slice, np.ndarray]]:
+    """Runs of rows that fit the processor's cache: start, stop, their prompts, and where in the run each of these starts."""
+    out = []
+    for start in range(0, prompt.size, size):
+        part = prompt[start : start + size]
+        prompts = slice(int(part[0]), int(part[-1]) + 1)
+        out.append((start, start + part.size, prompts, np.searchsorted(part, np.arange(prompts.start, prompts.stop))))
+    return out
 
 
 def _weight(size: int, k: int) -> float:
