@@ -62,14 +62,26 @@ def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSp
         ContrastError: The recording does not hold it; one line says what it does hold.
     """
     names = _sides(recording)
-    if names and config.contrast in ("auto", "sides") and not (config.split or config.window):
+    if names:
+        given = {
+            "--split": config.split is not None,
+            "--window": config.window is not None,
+            "--ends": config.contrast in ("ends", "window"),
+        }
+        for option in (name for name, is_given in given.items() if is_given):
+            raise ContrastError(
+                f"{option}: expected steps along a run, found sides only ({', '.join(names)}); give --before NAME --after NAME"
+            )
         return _side_spec(names, config), None
     if config.contrast == "sides":
         raise ContrastError(f"{recording.source}: --before/--after NAME expected a column `side`, found steps only")
     steps = np.array(recording.steps)
     if steps.size < 2:
         raise ContrastError(f"{recording.source}: expected at least two steps or two sides, found {steps.size} step(s)")
+    chosen = config.contrast == "ends" or config.split is not None or config.before is not None or config.after is not None
     detection = detect(recording, config) if recording.log_likelihood is not None else None
+    if recording.log_likelihood is not None and detection is None and not chosen:
+        raise ContrastError(f"{recording.source}: no response is scored under every checkpoint; give --split STEP or --ends")
     return _step_spec(recording, steps, config, detection), detection
 
 
@@ -85,15 +97,17 @@ def _side_spec(names: tuple[str, ...], config: RunConfig) -> ContrastSpec:
     before, after = config.before, config.after
     if len(names) < 2:
         raise ContrastError(f"expected at least two sides, found only {found}")
-    if before is None and after is None:
-        named = [n for n in names if n.casefold().startswith(BEFORE_NAMES)]
+    if before is None:
+        named = [n for n in names if n != after and n.casefold().startswith(BEFORE_NAMES)]
         before = named[0] if len(named) == 1 else None
     if before is not None and after is None and len(names) == 2:
         after = names[1 - names.index(before)]
     if after is not None and before is None and len(names) == 2:
         before = names[1 - names.index(after)]
-    if before is None or after is None:
+    if before is None:
         raise ContrastError(f"sides {found}: which one is before and which after? Give --before NAME --after NAME")
+    if after is None:
+        raise ContrastError(f"sides {found}: with which one is {before} compared? Give --after NAME")
     if before == after:
         raise ContrastError(f"--before and --after name the same side ({before})")
     return ContrastSpec("sides", before, after)
@@ -107,7 +121,7 @@ def _columns(text: str, steps: np.ndarray, option: str) -> tuple[int, ...]:
     missing = [w for w in wanted if w not in steps]
     if missing:
         raise ContrastError(f"{option} {text}: step {missing[0]} is not recorded (recorded: {shown_steps(steps)})")
-    return tuple(int(np.flatnonzero(steps == w)[0]) for w in wanted)
+    return tuple(sorted({int(np.flatnonzero(steps == w)[0]) for w in wanted}))
 
 
 def shown_steps(steps: np.ndarray | tuple[int, ...]) -> str:
@@ -125,7 +139,11 @@ def _step_spec(recording: Recording, steps: np.ndarray, config: RunConfig, detec
     if config.before is not None or config.after is not None:
         if config.before is None or config.after is None:
             raise ContrastError("--before and --after are needed together when the recording has steps")
+        if config.window is not None:
+            raise ContrastError("--window: expected without --before and --after, which name their steps")
         left, right = _columns(config.before, steps, "--before"), _columns(config.after, steps, "--after")
+        if shared := sorted(set(left) & set(right)):
+            raise ContrastError(f"--before and --after: expected different steps, found step {int(steps[shared[0]])} in both")
         return _named(ContrastSpec("split", "", "", left, right, likelihoods), steps)
     if config.split is not None:
         left = tuple(int(c) for c in np.flatnonzero(steps < config.split))
@@ -133,6 +151,9 @@ def _step_spec(recording: Recording, steps: np.ndarray, config: RunConfig, detec
         if not left or not right:
             raise ContrastError(f"--split {config.split}: expected a step inside the run ({shown_steps(steps)})")
         if config.window is not None:
+            if config.window > min(len(left), len(right)):
+                short, n = ("before", len(left)) if len(left) <= len(right) else ("from", len(right))
+                raise ContrastError(f"--window {config.window}: found only {n} checkpoints {short} --split {config.split}")
             left, right = left[-config.window :], right[: config.window]
         return _named(ContrastSpec("split", "", "", left, right, likelihoods), steps)
     if kind == "auto":
@@ -153,6 +174,8 @@ def _step_spec(recording: Recording, steps: np.ndarray, config: RunConfig, detec
 def _named(spec: ContrastSpec, steps: np.ndarray) -> ContrastSpec:
     def name(columns: tuple[int, ...]) -> str:
         first, last = int(steps[columns[0]]), int(steps[columns[-1]])
+        if len(columns) < columns[-1] - columns[0] + 1:
+            return f"steps {shown_steps(steps[list(columns)])}"
         return f"step {first}" if first == last else f"steps {first}-{last}"
 
     return replace(spec, before=name(spec.left), after=name(spec.right))
@@ -181,16 +204,17 @@ def prompt_codes(recording: Recording) -> np.ndarray:
     return np.array([first.setdefault(key, len(first)) for key in recording.responses.prompt_key])
 
 
-def detect(recording: Recording, config: RunConfig) -> Detection:
+def detect(recording: Recording, config: RunConfig) -> Detection | None:
     """Scan the windows and keep the curve whose peak stands out most (largest lower limit of peak minus median).
 
-    A transition found at any window is preferred over a larger unproven peak.
+    A transition found at any window is preferred over a larger unproven peak. None when no response is scored under every
+    checkpoint (banded sampling).
     """
     assert recording.log_likelihood is not None  # noqa: S101 - the caller looked
     steps, log_likelihood = np.array(recording.steps), recording.log_likelihood
     full = np.isfinite(log_likelihood).all(axis=1)
     if not full.any():
-        raise ContrastError(f"{recording.source}: no response is scored under every checkpoint; give --split STEP or --ends")
+        return None
     prompt = np.unique(prompt_codes(recording)[full], return_inverse=True)[1]
     drawn = drawn_columns(recording)[full]
     best: tuple[tuple[bool, float], Detection] | None = None
