@@ -1,4 +1,11 @@
-"""Which candidates are accepted: gain given length and the accepted set, tested on the confirm half (METHOD 4)."""
+"""Which candidates are accepted: gain given length and the accepted set, tested on the confirm half (METHOD 4).
+
+A judge that errs leaves a part of every accepted parameter's own effect unexplained. A paraphrase would win that part with
+certainty, and so would a parameter that is merely correlated with it. So a candidate that passes is held, before it is accepted,
+against the accepted set without its reading error (`probes.second_reading`), which a second reading of that set reveals.
+(Asking that it gain more than the second reading gains would let every second paraphrase pass and refuse every parameter
+smaller than the error of a large one.)
+"""
 
 from __future__ import annotations
 
@@ -12,6 +19,10 @@ from agent.records import TestRecord
 from probes.dissimilarity import Contrast
 from probes.explained_share import explained
 from probes.permutation import conditional_permutation
+from probes.second_reading import Beyond, beyond_second_reading
+
+ReadAgain = Callable[[Sequence[str]], Sequence[np.ndarray]]
+"""Ids accepted in this round -> second readings of everything accounted for: of the base labels, then of these, in order."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ def decide(
     rule: Rule,
     round_number: int,
     rng: np.random.Generator,
-    second_reading: Callable[[], float] | None = None,
+    read_again: ReadAgain | None = None,
 ) -> tuple[list[str], list[TestRecord]]:
     """Accept candidates one at a time, the strongest first, each given length, the accepted set and those accepted before it.
 
@@ -51,8 +62,8 @@ def decide(
         rule: Level, smallest gain, permutations.
         round_number: For the ledger.
         rng: Source of the permutations.
-        second_reading: Gain in share that a repeated judgement of the accepted set itself reaches; a candidate must exceed it.
-            Asked only when a candidate would be accepted; None where a second reading is bound to agree with the first.
+        read_again: Second readings of the base labels (length: the same again) and of what this round accepted before. Asked only
+            when a candidate would be accepted beside a judged one; None where a second reading is bound to agree with the first.
 
     Returns:
         Accepted ids in order, and one ledger line per candidate: its last test.
@@ -61,7 +72,6 @@ def decide(
     accepted: list[str] = []
     base = list(base)
     ledger: dict[str, TestRecord] = {}
-    repeat_gain: float | None = None
     while remaining:
         ids = sorted(remaining)
         gains = [_gain(confirm, base, remaining[i]) for i in ids]
@@ -70,12 +80,12 @@ def decide(
         alpha = rule.alpha if rule.family == "agent" else rule.alpha / len(remaining)
         reasons = [_reason(gain, float(p), alpha, rule.min_share) for gain, p in zip(gains, p_values, strict=True)]
         passing = [k for k in range(len(ids)) if not reasons[k]]
-        if passing and second_reading is not None and repeat_gain is None:
-            repeat_gain = second_reading()
-        for k in list(passing):
-            if repeat_gain is not None and gains[k] <= repeat_gain:
-                reasons[k] = f"gain {gains[k]:.3f} is no more than a second reading of the accepted set gains ({repeat_gain:.3f})"
-                passing.remove(k)
+        again = base if read_again is None or not passing else read_again(accepted)
+        if any(not np.array_equal(a, b) for a, b in zip(base, again, strict=True)):
+            for k in passing:
+                beyond = beyond_second_reading(confirm, base, again, remaining[ids[k]])
+                reasons[k] = _repeat(beyond, gains[k], confirm, alpha / len(passing), rule.min_share)
+            passing = [k for k in passing if not reasons[k]]
         best = max(passing, key=lambda k: (test.z[k], ids[k]), default=None)
         for k, i in enumerate(ids):
             ledger[i] = TestRecord(
@@ -108,4 +118,14 @@ def _reason(gain: float, p_value: float, alpha: float, min_share: float) -> str:
         return f"not distinguishable from chance (p {p_value:.2g}, level {alpha:.2g})"
     if not gain >= min_share:
         return f"gains {gain:.3f} beyond length and the accepted set (at least {min_share:g} needed)"
+    return ""
+
+
+def _repeat(beyond: Beyond, gain: float, confirm: Contrast, alpha: float, min_share: float) -> str:
+    """Why a candidate is no more than another reading of the accepted set; empty when it is more."""
+    left = beyond.gain / (confirm.mean(confirm.s**2) if confirm.likelihoods else 1.0)
+    if not beyond.p_value <= alpha:
+        return f"gains {gain:.3f}, but no more than another reading of the accepted set would (p {beyond.p_value:.2g}, level {alpha:.2g})"
+    if not left >= min_share:
+        return f"gains {gain:.3f}, but only {left:.3f} beyond the accepted set without its reading error (at least {min_share:g} needed)"
     return ""

@@ -119,10 +119,10 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     rule = Rule("human" if human else "agent", config.alpha if human else config.alpha / 2**turn, config.min_share, config.n_permutations)
     accepted_before = work.get(state["accepted"])
     base = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted_before)]
-    second = None if work.judge.deterministic or not accepted_before else lambda: second_reading_gain(work, accepted_before)
+    again = None if work.judge.deterministic else lambda new: second_readings(work, [*accepted_before, *(candidates[i] for i in new)])
     labels = {i: work.labels(p)[rows] for i, p in candidates.items()}
     names = {i: p.name for i, p in candidates.items()}
-    accepted, tests = decide(work.confirm, base, labels, names, rule, turn, work.rng(HUMAN if human else TEST, turn), second)
+    accepted, tests = decide(work.confirm, base, labels, names, rule, turn, work.rng(HUMAN if human else TEST, turn), again)
     work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
     all_accepted = [*state["accepted"], *accepted]
     empty_rounds = 0 if accepted or human else state["empty_rounds"] + 1
@@ -135,15 +135,12 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     }
 
 
-def second_reading_gain(work: Workbench, accepted: list[OrderParameter]) -> float:
-    """Gain in share over length and the accepted set that judging the accepted set once more reaches on the confirm half."""
-    rows = work.confirm_rows
+def second_readings(work: Workbench, accepted: list[OrderParameter]) -> list[np.ndarray]:
+    """Length and the accepted set on the confirm half, the accepted set judged once more."""
     for parameter in accepted:
         work.judge_all(parameter, repeat=1)
-    first = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted)]
-    base = explained(work.confirm, first)
-    gains = [explained(work.confirm, [*first, work.labels(p, repeat=1)[rows]]).minus(base) for p in accepted]
-    return max(float(g.change / g.total) for g in gains)
+    rows = work.confirm_rows
+    return [work.length_label[rows], *(work.labels(p, repeat=1)[rows] for p in accepted)]
 
 
 def why_stop(work: Workbench, turn: int, accepted: list[str], empty_rounds: int) -> str:
