@@ -17,7 +17,11 @@ import numpy as np
 from probes.dissimilarity import Contrast
 from probes.explained_share import center_within_prompt, dummies
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 16 * 2**20
+_SINGULAR = 1e-9
+"""Directions of a candidate of which the base leaves less than this part count as explained already."""
+_NOTHING = 1e-12
+"""Variance (per prompt) that rounding leaves of a candidate that is constant within every prompt."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,26 @@ def conditional_permutation(
     mean = np.bincount(prompt, weights=w * s)[prompt]
     residual = s - mean - basis @ (basis.T @ (w * (s - mean)))
     values = np.concatenate([(w * residual)[:, None], w[:, None], w[:, None] * basis], axis=1)
-    codes = [np.unique(label, return_inverse=True)[1][order] for label in candidates]
-    observed = np.array([_statistics(code[None], prompt, values, code.max())[0] for code in codes])
+    codes = [_levels(label)[order] for label in candidates]
+    bounds = np.flatnonzero(np.diff(prompt, prepend=-1, append=-1))
+    blocks = [slice(a, b) for a, b in pairwise(bounds.tolist())]
+    statistics = [_Statistic(values, blocks, code) for code in codes]
+    unmoved = [np.arange(block.stop - block.start)[None] for block in blocks]
+    observed = np.array([statistic.of(unmoved)[0] for statistic in statistics])
     permuted = np.empty((len(codes), n_permutations))
     step = max(1, min(n_permutations, _BLOCK_BYTES // (8 * prompt.size)))
     for start in range(0, n_permutations, step):
-        shuffled = _permutations(prompt, min(step, n_permutations - start), rng)
-        for j, code in enumerate(codes):
-            permuted[j, start : start + shuffled.shape[0]] = _statistics(code.astype(np.int8)[shuffled], prompt, values, code.max())
+        m = min(step, n_permutations - start)
+        shuffled = [_shuffles(block.stop - block.start, m, rng) for block in blocks]
+        for j, statistic in enumerate(statistics):
+            permuted[j, start : start + m] = statistic.of(shuffled)
     return _family_wise(observed, permuted)
+
+
+def _levels(label: np.ndarray) -> np.ndarray:
+    """Codes of the levels from 0, in the smallest type: they are gathered millions of times."""
+    code = np.unique(label, return_inverse=True)[1]
+    return np.asarray(code.astype(np.min_scalar_type(int(code.max()))))
 
 
 def _family_wise(observed: np.ndarray, permuted: np.ndarray) -> PermutationTest:
@@ -105,36 +120,49 @@ def _orthonormal_base(contrast: Contrast, base: Sequence[np.ndarray]) -> np.ndar
     return np.asarray(u[:, kept] / root)
 
 
-def _permutations(prompt: np.ndarray, n_permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """`(n_permutations, n)` row indices, shuffled within the runs of equal `prompt` (sorted)."""
-    out = np.empty((n_permutations, prompt.size), dtype=np.int32)
-    bounds = np.concatenate([[0], np.flatnonzero(np.diff(prompt)) + 1, [prompt.size]])
-    for a, b in pairwise(bounds.tolist()):
-        keys = rng.random((n_permutations, b - a), dtype=np.float32)
-        out[:, a:b] = np.argsort(keys, axis=1)
-        out[:, a:b] += a
-    return out
+def _shuffles(size: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`(n, size)` random orders of `0..size-1`: sorting random numbers that carry their place in the lowest bits is fastest."""
+    place = np.uint64((1 << size.bit_length()) - 1)
+    keys = rng.integers(0, np.iinfo(np.uint64).max, (n, size), dtype=np.uint64, endpoint=True)
+    keys &= ~place
+    keys |= np.arange(size, dtype=np.uint64)
+    keys.sort(axis=1)
+    keys &= place
+    return keys.view(np.int64)
 
 
-def _statistics(codes: np.ndarray, prompt: np.ndarray, values: np.ndarray, top: int) -> np.ndarray:
-    """T for each row of `codes (m, n)` with levels `0..top`; `values` = [w r, w, w basis], sorted by prompt."""
-    m = codes.shape[0]
-    if top == 0:
-        return np.zeros(m)
-    sums = np.empty((m, top, values.shape[1]))  # sums of every value column over the responses at each level
-    between = np.zeros((m, top, top))
-    bounds = np.concatenate([[0], np.flatnonzero(np.diff(prompt)) + 1, [prompt.size]])
-    for level in range(top):
-        member = (codes == level).astype(np.float64)
-        sums[:, level] = member @ values
-        mass = np.add.reduceat(member * values[:, 1], bounds[:-1], axis=1)
-        if level == 0:
-            masses = np.empty((top, *mass.shape))
-        masses[level] = mass
-    between = np.einsum("amp,bmp->mab", masses, masses)
-    u, projected = sums[:, :, 0], sums[:, :, 2:]
-    gram = -between - np.einsum("mak,mbk->mab", projected, projected)
-    diagonal = np.arange(top)
-    gram[:, diagonal, diagonal] += sums[:, :, 1]
-    inverse = np.linalg.pinv(gram, rcond=1e-9, hermitian=True)
-    return np.asarray(np.einsum("ma,mab,mb->m", u, inverse, u) / (prompt[-1] + 1))
+class _Statistic:
+    """T of one candidate under many permutations.
+
+    Args of the constructor: `values (n, 2 + k)` = [w r, w, w basis], sorted by prompt; the rows of each prompt; level codes `(n,)`
+    from 0, of which the last needs no column.
+    """
+
+    def __init__(self, values: np.ndarray, blocks: Sequence[slice], code: np.ndarray) -> None:
+        self._values, self._blocks, self._code, self._top = values, blocks, code, int(code.max())
+        # variance of each level before the base is taken out: what is left of it decides whether the base has it already
+        mass = np.array([np.bincount(code[block], weights=values[block, 1], minlength=self._top + 1) for block in blocks])
+        self._least = _SINGULAR * float((mass - mass**2).sum(axis=0).max()) + _NOTHING * len(blocks)
+
+    def of(self, shuffled: Sequence[np.ndarray]) -> np.ndarray:
+        """T for each row of `shuffled`, one array `(m, n_responses)` of row orders per prompt; returns `(m,)`."""
+        m, top, width = shuffled[0].shape[0], self._top, self._values.shape[1]
+        if top == 0:
+            return np.zeros(m)
+        sums, between = np.zeros((m, top, width)), np.zeros((m, top, top))
+        for block, order in zip(self._blocks, shuffled, strict=True):
+            member = np.empty((m, top, order.shape[1]))
+            code = np.take(self._code[block], order)
+            for level in range(top):
+                np.equal(code, level, out=member[:, level], casting="unsafe")
+            part = (member.reshape(m * top, -1) @ self._values[block]).reshape(m, top, width)
+            sums += part
+            between += part[:, :, 1, None] * part[:, None, :, 1]
+        projected = sums[:, :, 2:]
+        gram = -between - projected @ projected.transpose(0, 2, 1)
+        diagonal = np.arange(top)
+        gram[:, diagonal, diagonal] += sums[:, :, 1]
+        size, direction = np.linalg.eigh(gram)
+        along = np.einsum("mkl,mk->ml", direction, sums[:, :, 0])
+        known = size > self._least
+        return np.asarray(np.sum(np.where(known, along**2 / np.where(known, size, 1.0), 0.0), axis=1) / len(self._blocks))
