@@ -48,16 +48,16 @@ def length_bins(n_words: np.ndarray, n_bins: int | None = None) -> np.ndarray:
     """Quantile bins of log(1 + words): the covariate for length (METHOD 4; a linear term lets length through).
 
     Eight bins are the least. Where length separates the sides almost completely, finer readings of length gain beyond eight
-    bins (.048 of D on real answers, .012 beyond 24), so larger sets of responses get more.
+    bins (.046 of D on 1380 real answers, .007 beyond 24; .013-.017 on 800, .005 beyond 16), so larger sets of responses get more.
 
     Args:
         n_words: `(n,)` words per response, >= 0.
-        n_bins: Number of bins; default one per 25 responses, 8 to 24. Fewer distinct lengths give fewer bins.
+        n_bins: Number of bins; default one per 50 responses, 8 to 24. Fewer distinct lengths give fewer bins.
 
     Returns:
         `(n,)` int codes `0..n_bins-1`, ascending in length.
     """
-    n_bins = min(24, max(8, n_words.size // 25)) if n_bins is None else n_bins
+    n_bins = min(24, max(8, n_words.size // 50)) if n_bins is None else n_bins
     log_words = np.log1p(n_words)
     edges = np.unique(np.quantile(log_words, np.arange(1, n_bins) / n_bins))
     return np.asarray(np.searchsorted(edges, log_words, side="right"))
