@@ -19,15 +19,15 @@ def percent(e: Estimate | None) -> str:
     if e is None or e.estimate is None:
         return "not printed"
     most = "at most " if "at most" in e.note else ""
-    limits = "" if e.low is None or e.high is None else f" [{100 * e.low:.0f}, {100 * e.high:.0f}]"
-    return f"{most}{100 * e.estimate:.0f}%{limits}"
+    limits = "" if e.low is None or e.high is None else f" [{100 * e.low:z.0f}, {100 * e.high:z.0f}]"
+    return f"{most}{100 * e.estimate:z.0f}%{limits}"
 
 
 def steps(e: Estimate) -> str:
     """`step 34 [31, 38]`."""
     assert e.estimate is not None  # noqa: S101 - only called for printed estimates
-    limits = "" if e.low is None or e.high is None else f" [{e.low:.0f}, {e.high:.0f}]"
-    return f"step {e.estimate:.0f}{limits}"
+    limits = "" if e.low is None or e.high is None else f" [{e.low:z.0f}, {e.high:z.0f}]"
+    return f"step {e.estimate:z.0f}{limits}"
 
 
 def lag(e: Estimate) -> str:
@@ -35,10 +35,10 @@ def lag(e: Estimate) -> str:
     assert e.estimate is not None  # noqa: S101 - only called for printed estimates
     sign = 1 if e.estimate >= 0 else -1
     ends = sorted((sign * e.low, sign * e.high)) if e.low is not None and e.high is not None else None
-    limits = "" if ends is None else f" [{ends[0]:.0f}, {ends[1]:.0f}]"
+    limits = "" if ends is None else f" [{ends[0]:z.0f}, {ends[1]:z.0f}]"
     distance = abs(e.estimate)
     unit = "step" if round(distance) == 1 and ends is None else "steps"
-    return f"{distance:.0f}{limits} {unit} {'after' if sign > 0 else 'before'}"
+    return f"{distance:z.0f}{limits} {unit} {'after' if sign > 0 else 'before'}"
 
 
 def transition_sentence(transition: TransitionRecord, contrast: ContrastRecord) -> str:
@@ -47,7 +47,7 @@ def transition_sentence(transition: TransitionRecord, contrast: ContrastRecord) 
         return f"No transition stands out along the run: {transition.reason}. Compared are {contrast.before} and {contrast.after}."
     out = f"The behaviour changed at {steps(transition.peak)}"
     if transition.lag_from_grad_norm is not None and transition.lag_from_grad_norm.estimate is not None:
-        out += f", {lag(transition.lag_from_grad_norm)} the gradient norm peaked (step {transition.grad_norm_peak:.0f})"
+        out += f", {lag(transition.lag_from_grad_norm)} the gradient norm peaked (step {transition.grad_norm_peak:z.0f})"
     return out + "."
 
 
@@ -62,8 +62,8 @@ def parameter_sentence(found: ParameterFinding) -> str:
     name = found.parameter.name
     if found.share.estimate is None:
         change = found.change
-        limits = "" if change.low is None or change.high is None else f" [{change.low:.3f}, {change.high:.3f}]"
-        out = f"“{name}” alone shows a change of {change.estimate:.3f}{limits}"
+        limits = "" if change.low is None or change.high is None else f" [{change.low:z.3f}, {change.high:z.3f}]"
+        out = f"“{name}” alone shows a change of {change.estimate:z.3f}{limits}"
     else:
         out = f"“{name}” alone explains {percent(found.share)}, beyond length {percent(found.beyond_length)}"
     if found.onset is not None and found.onset.estimate is not None:
@@ -73,6 +73,6 @@ def parameter_sentence(found: ParameterFinding) -> str:
 
 def nothing_sentence(contrast: ContrastRecord, change: Estimate, smallest: float | None) -> str:
     """Nothing to be found, and what size would have been."""
-    size = "" if smallest is None else f" A parameter showing a change of {smallest:.3f} or more would have been found at this size."
-    limits = "" if change.low is None or change.high is None else f" [{change.low:.3f}, {change.high:.3f}]"
-    return f"No change is detectable between {contrast.before} and {contrast.after} (D {change.estimate:.3f}{limits}).{size}"
+    size = "" if smallest is None else f" A parameter showing a change of {smallest:z.3f} or more would have been found at this size."
+    limits = "" if change.low is None or change.high is None else f" [{change.low:z.3f}, {change.high:z.3f}]"
+    return f"No change is detectable between {contrast.before} and {contrast.after} (D {change.estimate:z.3f}{limits}).{size}"
