@@ -12,7 +12,8 @@ from agent.hypotheses import load_hypotheses
 from agent.judge import Judge, make_judge
 from agent.proposer import make_proposer
 from agent.records import Findings, OrderParameter
-from agent.remembering import remember
+from agent.remembered import FILE as REMEMBERED
+from agent.remembering import recall, remember
 from agent.report import read_findings, write_all
 from agent.workbench import Progress, Workbench
 from tracing import load
@@ -21,7 +22,17 @@ from tracing.lock import run_lock
 from tracing.whole_file import whole_file
 
 MARKER = "discovery.txt"
-OUTPUTS = ("config.toml", "candidates.jsonl", "events.jsonl", "findings.json", "report.md", "report.html", "graph.sqlite", MARKER)
+OUTPUTS = (
+    "config.toml",
+    REMEMBERED,
+    "candidates.jsonl",
+    "events.jsonl",
+    "findings.json",
+    "report.md",
+    "report.html",
+    "graph.sqlite",
+    MARKER,
+)
 """What a discovery writes besides `judgements.sqlite`, which is shared by all discoveries of a folder; the marker is moved last."""
 
 
@@ -58,6 +69,7 @@ def discover(
                 return read_findings(folder), folder, True
             _prepare(folder, digest, config, fresh)
             work = Workbench(recording, config, folder, proposer, judge, progress)
+            recall(work)
             work.publish = lambda findings: write_all(_with_null(findings, work), folder)
             run_loop(work, thread=digest[:32])
             remember(read_findings(folder), work)

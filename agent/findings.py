@@ -89,7 +89,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         rounds=state["round"],
         stopped=state["stopped"],
         cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
-        notes=work.recording.notes,
+        notes=(*work.recording.notes, *_memory_note(work)),
         sensitivity=_sensitivity(work, spec, measured),
     )
 
@@ -237,6 +237,11 @@ def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:
     return {str(k): total_change(part).estimate for k, part in parts.items()}
 
 
+def _memory_note(work: Workbench) -> list[str]:
+    n = min(len(work.remembered.promising), work.config.candidates)
+    return [f"Tried first: {n} order parameter(s) remembered from other runs."] if n else []
+
+
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
     out = {}
@@ -331,8 +336,8 @@ def _cautions(
     if smallest is None:
         left = f"{100 * max(measured.left_by_length, 0):.0f}%"
         out.append(
-            f"Length leaves {left} to explain, and {measured.confirm.s.size} responses are too few for that: nothing beyond length can be shown "
-            "here, and nothing can be excluded."
+            f"Length leaves {left} to explain, and {measured.confirm.s.size} responses are too few for that: "
+            "nothing beyond length can be shown here, and nothing can be excluded."
         )
     else:
         out.append(f"A parameter showing a change (D[O]) below {smallest:.3f} beyond length would have been missed at this size.")

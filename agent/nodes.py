@@ -48,13 +48,21 @@ def hypotheses(state: LoopState, work: Workbench) -> LoopState:
 
 
 def propose(state: LoopState, work: Workbench) -> LoopState:
-    """Ask the proposer for candidates for what is unexplained on the propose half."""
+    """What other runs found comes first; then the proposer is asked about what is unexplained on the propose half."""
     turn = state["round"] + 1
-    view = proposer_view(state, work, turn)
-    found = work.proposer.propose(view, work.rng(PROPOSE, turn))
+    found = remembered_candidates(state, work) if turn == 1 else []
+    source = "memory" if found else work.proposer.id
+    if not found:
+        found = work.proposer.propose(proposer_view(state, work, turn), work.rng(PROPOSE, turn))
     work.remember(found, turn)
-    work.progress("proposed", {"round": turn, "candidates": len(found)})
+    work.progress("proposed", {"round": turn, "candidates": len(found), "source": source})
     return {"round": turn, "candidates": [p.id for p in found]}
+
+
+def remembered_candidates(state: LoopState, work: Workbench) -> list[OrderParameter]:
+    """Parameters accepted on other runs and not decided here, as many as a round has candidates."""
+    decided = {*state["accepted"], *state["rejected"]}
+    return [p for p in work.remembered.promising if p.id not in decided][: work.config.candidates]
 
 
 def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
@@ -82,7 +90,7 @@ def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
         length_bin=work.length_label[rows],
         accepted=accepted,
         accepted_labels=np.stack(labels, axis=1) if labels else np.empty((rows.size, 0), dtype=np.int64),
-        rejected=rejected,
+        rejected=[*rejected, *(p for p in work.remembered.tried if p.id not in {r.id for r in rejected})],
         pairs=shown_pairs(pairs, systems, prompts, completions, rng),
         reasons=[reasons.get(p.id, "") for p in rejected],
     )
@@ -125,7 +133,9 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     accepted, tests = decide(work.confirm, base, labels, names, rule, turn, work.rng(HUMAN if human else TEST, turn), again)
     work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
     all_accepted = [*state["accepted"], *accepted]
-    empty_rounds = 0 if accepted or human else state["empty_rounds"] + 1
+    # only rounds that somebody proposed for tell whether there is more to propose
+    proposed = any(p.origin == "agent" for p in candidates.values())
+    empty_rounds = 0 if accepted else state["empty_rounds"] + proposed
     return {
         "accepted": all_accepted,
         "rejected": [*state["rejected"], *(i for i in sorted(candidates) if i not in accepted)],

@@ -1,4 +1,4 @@
-"""After a discovery: what was accepted and rejected goes into the memory, so that the next run starts from it."""
+"""Memory and loop: what other runs found is recalled before the first round, what this one found is remembered after the last."""
 
 from __future__ import annotations
 
@@ -7,11 +7,43 @@ import numpy as np
 from agent.memory import Memory
 from agent.memory_events import MemoryEvent, Provenance
 from agent.records import Estimate, Findings, ParameterFinding
+from agent.remembered import FILE, write_snapshot
 from agent.workbench import Workbench
 from probes.rules import RULES, measure
 
 REFERENCE_RESPONSES = 200
 """Label vectors are kept on this many responses of the run, chosen by the hash of their text."""
+
+
+MOST_TRIED = 40
+"""Rejected parameters shown to a proposer as already tried."""
+
+
+def recall(work: Workbench) -> None:
+    """Write what the memory knows into the run's folder, unless that was done before or the memory is off.
+
+    Parameters known from this very contrast only are left out: a discovery repeated elsewhere finds what it found. So are those that
+    this judge cannot judge.
+
+    Raises:
+        MemoryStoreError: The memory cannot be used.
+    """
+    if work.config.memory == "off" or (work.folder / FILE).exists():
+        return
+    with Memory.open(work.config.memory) as memory:
+        entries = memory.entries()
+        here = (work.recording.digest, contrast_name(work))
+        elsewhere = {e.id for e in entries if any((r.provenance.run_digest, r.provenance.contrast) != here for r in e.runs)}
+        ranked = memory.ranked_for(change_signature(work)) if elsewhere else []
+    usable = [e for e in ranked if e.id in elsewhere and (e.parameter.rule is not None or work.judge.id != "embedded")]
+    tried = [e.parameter for e in entries if e.status in ("rejected", "vetoed") and e.id in elsewhere]
+    write_snapshot(work.folder, work.recording.digest, [e.parameter for e in usable], tried[-MOST_TRIED:])
+
+
+def contrast_name(work: Workbench) -> str:
+    """What is compared, in words: `base against sft`."""
+    spec, _ = work.chosen
+    return f"{spec.before} against {spec.after}"
 
 
 def remember(findings: Findings, work: Workbench) -> None:
@@ -42,7 +74,7 @@ def _event(found: ParameterFinding, findings: Findings, work: Workbench) -> Memo
             run=findings.run,
             run_digest=findings.run_digest,
             subject=manifest.subject if manifest is not None else "",
-            contrast=f"{findings.contrast.before} against {findings.contrast.after}",
+            contrast=contrast_name(work),
             step=steps[0] if steps else None,
             round=found.round,
         ),

@@ -19,6 +19,7 @@ from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_cont
 from agent.judge import Judge, Text
 from agent.proposer import Proposer
 from agent.records import Findings, Judgement, OrderParameter
+from agent.remembered import Remembered, read_snapshot
 from probes.dissimilarity import Contrast
 from probes.explained_share import length_bins
 from probes.trajectory import StepWeights, step_weights
@@ -182,6 +183,11 @@ class Workbench:
     def get(self, ids: Sequence[str]) -> list[OrderParameter]:
         """Order parameters by id."""
         return [self.parameters[i] for i in ids]
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        """What other runs found, as the snapshot in the folder has it."""
+        return read_snapshot(self.folder)
 
     # ---- along the run
 
