@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.dissimilarity import Contrast, likelihood_contrast, side_contrast
+from probes.dissimilarity import Contrast, dissimilarity, likelihood_contrast, side_contrast
 from probes.explained_share import dummies
 
 
@@ -23,7 +23,7 @@ class PlantedRun:
     Attributes:
         before, after: `(n_prompts, n_outcomes)` probabilities of the two ends, rows sum to 1.
         labels: `(n_parameters, n_prompts, n_outcomes)` int levels of each planted parameter.
-        course: `(n_steps,)` mixture weight a_t of `after`, in [0, 1].
+        course: `(n_steps,)` mixture weight a_t of `after`, in [0, 1]; `(n_steps, n_prompts, 1)` when every prompt has its own.
     """
 
     before: np.ndarray
@@ -38,7 +38,8 @@ class PlantedRun:
 
     def at_prompts(self, prompts: np.ndarray) -> PlantedRun:
         """The run on some of its prompts: intervals speak for the population these were taken from."""
-        return PlantedRun(self.before[prompts], self.after[prompts], self.labels[:, prompts], self.course)
+        course = self.course if self.course.ndim == 1 else self.course[:, prompts]
+        return PlantedRun(self.before[prompts], self.after[prompts], self.labels[:, prompts], course)
 
     def mixture(self, steps: Sequence[int]) -> np.ndarray:
         """Mean table over some checkpoints."""
@@ -107,6 +108,23 @@ def logistic_course(n_steps: int, midpoint: float, width: float) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-(np.arange(n_steps) - midpoint) / width)))
 
 
+def staggered_course(n_steps: int, midpoints: np.ndarray, width: float) -> np.ndarray:
+    """`(n_steps, n_prompts, 1)` logistic mixture weights with a midpoint of each prompt's own: prompts do not change all at once."""
+    return np.stack([logistic_course(n_steps, float(m), width) for m in midpoints], axis=1)[:, :, None]
+
+
+def exact_course(run: PlantedRun, label: np.ndarray) -> np.ndarray:
+    """Exact expected level `(n_prompts, n_steps)` of a label `(n_prompts, n_outcomes)` along the run."""
+    return np.stack([(run.table(t) * label).sum(axis=1) for t in range(len(run.course))], axis=1)
+
+
+def exact_curve(run: PlantedRun, window: int) -> np.ndarray:
+    """Exact D(t*) `(n_splits,)` between the windows left and right of every split with complete windows."""
+    tables = np.stack([run.table(t) for t in range(len(run.course))])
+    means = np.lib.stride_tricks.sliding_window_view(tables, window, axis=0).mean(axis=-1)
+    return np.asarray(dissimilarity(means[:-window], means[window:]).mean(axis=1))
+
+
 def draw(run: PlantedRun, steps: Sequence[int], n_each: int, rng: np.random.Generator) -> PlantedSample:
     """`n_each` responses per prompt at each of `steps`, scored under every checkpoint."""
     outcome, prompt, drawn_at = [], [], []
@@ -118,7 +136,7 @@ def draw(run: PlantedRun, steps: Sequence[int], n_each: int, rng: np.random.Gene
             prompt.append(np.full(n_each, p))
             drawn_at.append(np.full(n_each, t))
     rows, code = np.concatenate(outcome), np.concatenate(prompt)
-    log_likelihood = np.log(np.stack([run.table(t)[code, rows] for t in range(run.course.size)], axis=1))
+    log_likelihood = np.log(np.stack([run.table(t)[code, rows] for t in range(len(run.course))], axis=1))
     return PlantedSample(rows, code, np.concatenate(drawn_at), log_likelihood)
 
 
@@ -143,3 +161,94 @@ def exact_change(run: PlantedRun, left: Sequence[int], right: Sequence[int], lab
     right_side = np.einsum("po,pok,po->k", m, x, s)
     slope: np.ndarray = np.linalg.pinv(gram, rcond=1e-12, hermitian=True) @ right_side
     return float(np.dot(right_side, slope) / n_prompts)
+
+
+def planted_with_length(
+    rng: np.random.Generator,
+    *,
+    n_prompts: int,
+    effects: Sequence[float],
+    length_effect: float = 0.0,
+    length_correlation: float = 0.0,
+    affected: float = 1.0,
+    hidden: float = 0.3,
+    n_outcomes: int = 400,
+    n_levels: int = 5,
+    correlation: float = 0.0,
+    heterogeneity: float = 0.2,
+    course: np.ndarray | None = None,
+) -> tuple[PlantedRun, np.ndarray]:
+    """A random planted run whose responses also have a length, which may move by itself and may go with the parameters.
+
+    Args:
+        rng: Source of all randomness.
+        n_prompts: Prompts.
+        effects: One per parameter: log-odds added per standardised level (0: a distractor).
+        length_effect: Log-odds added per standard deviation of log length.
+        length_correlation: Correlation of every parameter's latent score with log length, in (-1, 1).
+        affected: Part of the later responses that come from the changed table; the others come from the table before.
+        hidden: Standard deviation of the log-odds change that no parameter sees.
+        n_outcomes: Distinct responses per prompt.
+        n_levels: Levels of each parameter.
+        correlation: Correlation of the parameters' latent scores beyond what length gives them, in [0, 1).
+        heterogeneity: Relative standard deviation of each effect over prompts.
+        course: Mixture weights; default two checkpoints, 0 and 1.
+
+    Returns:
+        The tables and the standardised log length `(n_prompts, n_outcomes)`.
+    """
+    k, shape = len(effects), (n_prompts, n_outcomes)
+    length = rng.standard_normal(shape)
+    shared = rng.standard_normal((1, *shape))
+    own = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.standard_normal((k, *shape))
+    latent = length_correlation * length + np.sqrt(1 - length_correlation**2) * own
+    labels = np.searchsorted(np.linspace(-1.2, 1.2, n_levels - 1), latent)
+    score = (labels - (n_levels - 1) / 2) / max(1.0, (n_levels - 1) / 4)
+    slope = np.asarray(effects)[:, None] * (1 + heterogeneity * rng.standard_normal((k, n_prompts)))
+    own_slope = length_effect * (1 + heterogeneity * rng.standard_normal(n_prompts))
+    tilt = np.einsum("kp,kpo->po", slope, score) + own_slope[:, None] * length + hidden * rng.standard_normal(shape)
+    before = rng.dirichlet(np.full(n_outcomes, 2.0), size=n_prompts)
+    changed = before * np.exp(tilt)
+    after = (1 - affected) * before + affected * changed / changed.sum(axis=1, keepdims=True)
+    return PlantedRun(before, after, labels, np.array([0.0, 1.0]) if course is None else course), length
+
+
+def reading_matrix(n_levels: int, kappa: float, missing: float = 0.0) -> np.ndarray:
+    """`(n_levels, n_levels + 1)` probabilities that a level is read as another or (last) not at all.
+
+    A reading is missing with probability `missing`, else right with probability `kappa`, else any level by chance.
+    """
+    seen = kappa * np.eye(n_levels) + (1 - kappa) / n_levels
+    return np.concatenate([(1 - missing) * seen, np.full((n_levels, 1), missing)], axis=1)
+
+
+def exact_change_as_read(
+    run: PlantedRun, left: Sequence[int], right: Sequence[int], labels: np.ndarray, readings: Sequence[np.ndarray]
+) -> float:
+    """Exact D[O] of the additive model of labels that are read with error, every label's errors by themselves.
+
+    Args:
+        run: The tables.
+        left: Checkpoints of the before side.
+        right: Checkpoints of the after side.
+        labels: `(k, n_prompts, n_outcomes)` true levels.
+        readings: One `reading_matrix` per label.
+
+    Returns:
+        D[O]; equals `exact_change` when nothing is misread.
+    """
+    p, q = run.mixture(left), run.mixture(right)
+    m, s = (p + q) / 2, (p - q) / (p + q)
+    expected = [matrix[label] for matrix, label in zip(readings, labels, strict=True)]
+    x = np.concatenate(expected, axis=2)
+    mean = np.einsum("po,pok->pk", m, x)
+    gram = np.einsum("po,pok,pol->kl", m, x, x, optimize=True)
+    start = 0
+    for part in expected:  # a reading is one level or another: its own second moments are those of an indicator
+        own = slice(start, start + part.shape[2])
+        gram[own, own] = np.diag(mean[:, own].sum(axis=0))
+        start += part.shape[2]
+    gram -= mean.T @ mean
+    right_side = np.einsum("po,pok,po->k", m, x, s, optimize=True) - np.einsum("pk,p->k", mean, (m * s).sum(axis=1))
+    slope: np.ndarray = np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ right_side
+    return float(np.dot(right_side, slope) / run.before.shape[0])
