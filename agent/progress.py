@@ -47,7 +47,8 @@ def shown_progress(config: RunConfig, quiet: bool) -> Iterator[Report]:
                 bar.update(task, description=f"null run {numbers['run']} of {numbers['runs']}")
             elif name == "decided":
                 accepted = ", ".join(numbers["accepted"]) or "none"
-                bar.print(f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}", highlight=False, markup=False)
+                if not quiet:
+                    bar.print(f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}", highlight=False, markup=False)
                 bar.update(task, completed=numbers["round"])
 
         yield report
