@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -222,10 +223,34 @@ def reading_matrix(n_levels: int, kappa: float, missing: float = 0.0) -> np.ndar
     return np.concatenate([(1 - missing) * seen, np.full((n_levels, 1), missing)], axis=1)
 
 
-def exact_change_as_read(
+@dataclass(frozen=True)
+class ExactShares:
+    """Exact D[O] of any set of labels that are read with error, from the normal equations of all of them.
+
+    Attributes:
+        total: Exact D.
+        gram: `(c, c)` second moments of the level dummies of all labels, centred within prompt, mean over prompts.
+        right: `(c,)` their covariance with s.
+        columns: Columns of each label.
+    """
+
+    total: float
+    gram: np.ndarray
+    right: np.ndarray
+    columns: tuple[slice, ...]
+
+    def change(self, labels: Sequence[int]) -> float:
+        """D[O] of the additive model of some labels, by their number."""
+        if not labels:
+            return 0.0
+        c = np.concatenate([np.arange(self.columns[k].start, self.columns[k].stop) for k in labels])
+        return float(self.right[c] @ np.linalg.pinv(self.gram[np.ix_(c, c)], rcond=1e-9, hermitian=True) @ self.right[c])
+
+
+def exact_shares(
     run: PlantedRun, left: Sequence[int], right: Sequence[int], labels: np.ndarray, readings: Sequence[np.ndarray]
-) -> float:
-    """Exact D[O] of the additive model of labels that are read with error, every label's errors by themselves.
+) -> ExactShares:
+    """Exact change that labels show, alone and together, when each is read with errors of its own.
 
     Args:
         run: The tables.
@@ -235,20 +260,20 @@ def exact_change_as_read(
         readings: One `reading_matrix` per label.
 
     Returns:
-        D[O]; equals `exact_change` when nothing is misread.
+        The normal equations; `change` equals `exact_change` when nothing is misread.
     """
     p, q = run.mixture(left), run.mixture(right)
     m, s = (p + q) / 2, (p - q) / (p + q)
-    expected = [matrix[label] for matrix, label in zip(readings, labels, strict=True)]
-    x = np.concatenate(expected, axis=2)
-    mean = np.einsum("po,pok->pk", m, x)
-    gram = np.einsum("po,pok,pol->kl", m, x, x, optimize=True)
-    start = 0
-    for part in expected:  # a reading is one level or another: its own second moments are those of an indicator
-        own = slice(start, start + part.shape[2])
-        gram[own, own] = np.diag(mean[:, own].sum(axis=0))
-        start += part.shape[2]
-    gram -= mean.T @ mean
-    right_side = np.einsum("po,pok,po->k", m, x, s, optimize=True) - np.einsum("pk,p->k", mean, (m * s).sum(axis=1))
-    slope: np.ndarray = np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ right_side
-    return float(np.dot(right_side, slope) / run.before.shape[0])
+    edges = np.cumsum([0, *(matrix.shape[1] for matrix in readings)])
+    columns = tuple(slice(int(a), int(b)) for a, b in pairwise(edges))
+    gram, covariance = np.zeros((edges[-1], edges[-1])), np.zeros(edges[-1])
+    for at in range(m.shape[0]):
+        x = np.concatenate([matrix[label[at]] for matrix, label in zip(readings, labels, strict=True)], axis=1)
+        mean, weighted = m[at] @ x, m[at][:, None] * x
+        second = weighted.T @ x
+        for own in columns:  # a reading is one level or another: its own second moments are those of an indicator
+            second[own, own] = np.diag(mean[own])
+        gram += second - np.outer(mean, mean)
+        covariance += weighted.T @ s[at] - mean * (m[at] @ s[at])
+    n_prompts = m.shape[0]
+    return ExactShares(exact_change(run, left, right), gram / n_prompts, covariance / n_prompts, columns)
