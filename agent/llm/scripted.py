@@ -174,13 +174,18 @@ class ScriptedJudge:
         return cls(Script.read(path))
 
     def judge(self, parameter: OrderParameter, texts: Sequence[Text], repeat: int = 0) -> list[Judgement]:
-        """One judgement per text; a parameter the file does not know cannot be told."""
+        """One judgement per text; a parameter the file does not know is read by its own rule, or cannot be told without one."""
         self.calls += len(texts)
+        completions = [completion for _, _, _, completion in texts]
         candidate = self._by_id.get(parameter.id)
-        return [self._one(candidate, parameter, key, completion, repeat) for key, _, _, completion in texts]
+        true: Sequence[int | None] = [None] * len(texts)
+        if candidate is not None:
+            true = [candidate.true_level(completion) for completion in completions]
+        elif parameter.rule is not None:
+            true = levels(Rule.from_dict(parameter.rule), completions).tolist()
+        return [self._one(level, parameter, text[0], repeat) for level, text in zip(true, texts, strict=True)]
 
-    def _one(self, candidate: ScriptedCandidate | None, parameter: OrderParameter, key: str, completion: str, repeat: int) -> Judgement:
-        level = candidate.true_level(completion) if candidate is not None else None
+    def _one(self, level: int | None, parameter: OrderParameter, key: str, repeat: int) -> Judgement:
         chance = hashlib.sha256(f"{self._seed} {parameter.id} {key} {repeat}".encode()).digest()
         lost, wrong, other = (int.from_bytes(chance[8 * k : 8 * k + 8], "big") / 2**64 for k in range(3))
         if level is None or lost < self._missing:
