@@ -118,6 +118,9 @@ def run(quick: bool) -> Section:
             "warm / cold",
         ),
         rows=rows,
-        bar=f"Bar: at most half as many judged responses (largest ratio {max(ratios):.2f}, median {np.median(ratios):.2f}): {'met' if met else 'NOT met'}.",
+        bar=(
+            f"Bar: at most half as many judged responses (largest ratio {max(ratios):.2f}, median {np.median(ratios):.2f}): "
+            f"{'met' if met else 'NOT met'}."
+        ),
         notes=[f"Embedded proposer, scripted judge with kappa {KAPPA}; organism seed 0 first, organism seed {SECOND_SEED} second."],
     )
