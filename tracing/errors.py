@@ -33,6 +33,10 @@ class EventsError(TracingError, ValueError):
     """A file of one JSON object per line (events, training log) is damaged."""
 
 
+class AdaptersError(TracingError, ValueError):
+    """Saved adapters are missing, refused (a pickle), damaged, or do not fit together."""
+
+
 class LockedError(TracingError, RuntimeError):
     """Another process works here."""
 
