@@ -221,19 +221,22 @@ def likelihood_contrast(
     log_l = mixture_log_probability(log_likelihood, left)
     log_r = mixture_log_probability(log_likelihood, right)
     s = np.tanh((log_l - log_r) / 2)
-    raw = np.exp(np.logaddexp(log_l, log_r) - np.log(2) - anchor_log_density(log_likelihood, drawn_at, code))
-    return _weighted_contrast(s, raw, code, index)
+    log_raw = np.logaddexp(log_l, log_r) - np.log(2) - anchor_log_density(log_likelihood, drawn_at, code)
+    return _weighted_contrast(s, log_raw, code, index)
 
 
-def _weighted_contrast(s: np.ndarray, raw: np.ndarray, code: np.ndarray, index: np.ndarray) -> Contrast:
+def _weighted_contrast(s: np.ndarray, log_raw: np.ndarray, code: np.ndarray, index: np.ndarray) -> Contrast:
     n = np.bincount(code)
-    total = np.bincount(code, weights=raw)
-    square = np.bincount(code, weights=raw**2)
-    mean = total / n
+    raw = np.exp(log_raw)
+    mean = np.bincount(code, weights=raw) / n
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(np.maximum(square / n - mean**2, 0) / (n - 1))
-        ess = total**2 / square
-    weight = raw / total[code]
+        error = np.sqrt(np.maximum(np.bincount(code, weights=raw**2) / n - mean**2, 0) / (n - 1))
+    # relative to the largest of its prompt no weight is lost where anchors miss the windows by hundreds of nats (mean_weight says so)
+    top = np.full(n.size, -np.inf)
+    np.maximum.at(top, code, log_raw)
+    weight = np.exp(log_raw - top[code])
+    weight /= np.bincount(code, weights=weight)[code]
+    ess = 1 / np.bincount(code, weights=weight**2)
     return Contrast(s, weight, code, True, jackknife_groups(code, s), index, ess, mean, error)
 
 
