@@ -1,27 +1,40 @@
 """Features of the text that separate *before* from *after* beyond length and beyond what is already explained.
 
 Candidates are the built-in `probes.rules.RULES`; unions of their word lists ("themes"); scales of the words and phrases that
-separate, all together or those that keep company; and the words that responses open with. Whatever is chosen by looking at s
+separate, all together or those that keep company; lists of words chosen jointly, of which the different ones present are
+counted; and the words that responses open with. Whatever is chosen by looking at s
 (words, themes and their signs) is chosen out of fold, so that a feature's gain (`probes.gain`) is that of responses which had
 no say in choosing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from probes.gain import Background, Gain
 from probes.lexicon import LEXICON
-from probes.phrases import MIN_T, Phrases, companies, opening_phrases, strength, strongest, telling_phrases
+from probes.phrases import (
+    MIN_T,
+    Phrases,
+    companies,
+    joint_strength,
+    most_telling,
+    opening_phrases,
+    strength,
+    strongest,
+    telling_phrases,
+)
 from probes.rules import RULES, Rule, Unit, levels, measure
 from probes.words import Corpus
 
 N_FOLDS = 4
 N_LEVELS = (5, 7)
 POLES = (16, 32, 64)  # words on each side of a scale of all that separates
+LISTS = (16, 32, 64)  # words on each side of a list, on average; the last is also the most on one side
+FRUGAL = 0.9  # a shorter list is preferred that gains this part of what the best one gains
 MIN_PHRASES = 5  # fewer are a turn of phrase, no scale
 MAX_THEMES = 5
 THEME_T = 2.0  # t that a theme must add to join
@@ -69,6 +82,7 @@ class _Sample:
     prompt: np.ndarray
     questions: Sequence[str]
     labels: Sequence[np.ndarray]
+    phrases: Phrases
     background: Background
     fold: np.ndarray
 
@@ -89,6 +103,7 @@ def separating(
     *,
     n: int = 5,
     taken: Sequence[Rule] = (),
+    said: Collection[str] = (),
 ) -> list[Feature]:
     """The features that add most to what `labels` explain of `s`, each beyond those listed before it.
 
@@ -102,6 +117,7 @@ def separating(
         rng: Splits the folds.
         n: How many at most.
         taken: Rules that must not come back, nor anything that labels these responses like them.
+        said: Phrases of what `labels` say already: no list of words holds them again.
 
     Raises:
         ShapeError: The arrays do not fit together.
@@ -109,8 +125,9 @@ def separating(
     corpus = Corpus.of(texts)
     labels = [_length_bins(corpus.n_words), *labels]
     background = Background(s, weight, prompt, labels)
-    sample = _Sample(corpus, s, weight, prompt, questions, labels, background, _folds(s, prompt, rng))
-    candidates = [*_built_in(sample), *_themes(sample), *_scales(sample), *_openings(sample)]
+    phrases = telling_phrases(corpus, questions)
+    sample = _Sample(corpus, s, weight, prompt, questions, labels, phrases, background, _folds(s, prompt, rng))
+    candidates = [*_built_in(sample), *_themes(sample), *_scales(sample), *_lists(sample, said), *_openings(sample)]
     old = [(rule, levels(rule, corpus)) for rule in taken]
     fresh = [c for c in candidates if not any(_same(c.rule, rule) or _alike(levels(c.rule, corpus), label) for rule, label in old)]
     chosen: list[Feature] = []
@@ -202,7 +219,7 @@ def _themes(sample: _Sample) -> Iterator[_Candidate]:
         units: tuple[Unit, ...] = ("per 100 words", "count")
         return [(Rule("phrases", phrases, against, unit=unit), themes) for unit in units]
 
-    return _out_of_fold(sample, choose)
+    return filter(None, _out_of_fold(sample, choose))
 
 
 def _forward(x: np.ndarray, background: Background) -> dict[int, int]:
@@ -232,7 +249,7 @@ def _forward(x: np.ndarray, background: Background) -> dict[int, int]:
 
 def _scales(sample: _Sample) -> Iterator[_Candidate]:
     """Scales "A words against B words": of everything that separates, and of each company that phrases keep."""
-    found = telling_phrases(sample.corpus, sample.questions)
+    found = sample.phrases
     everything = np.arange(len(found.phrases))
     groups = [(everything, size) for size in POLES] + [(group, POLES[0]) for group in companies(found, sample.background)]
 
@@ -240,7 +257,31 @@ def _scales(sample: _Sample) -> Iterator[_Candidate]:
         strengths = strength(found, sample.corpus.n_words, background, sample.labels[0], rows)
         return [_poles(found, strengths, group, size, "phrases", "per 100 words") for group, size in groups]
 
-    return _out_of_fold(sample, choose)
+    return filter(None, _out_of_fold(sample, choose))
+
+
+def _lists(sample: _Sample, said: Collection[str]) -> Iterator[_Candidate]:
+    """Scales "different words of A present less those of B", all words chosen together; of each kind the shortest that does."""
+    fresh = np.array([phrase not in said for phrase in sample.phrases.phrases], dtype=bool)
+
+    def choose(rows: np.ndarray, background: Background) -> list[_Choice | None]:
+        fits = (
+            joint_strength(sample.phrases, sample.s[rows], background.weight, rows, presence=True, penalty=10.0),
+            joint_strength(sample.phrases, sample.s[rows], background.weight, rows, presence=False, penalty=0.25),
+            joint_strength(sample.phrases, background.residual, background.weight, rows, presence=True, penalty=30.0),
+        )
+        return [_list(sample.phrases, strengths * fresh, size) for strengths in fits for size in LISTS]
+
+    found = _out_of_fold(sample, choose)
+    for start in range(0, len(found), len(LISTS)):
+        options = [candidate for candidate in found[start : start + len(LISTS)] if candidate is not None]
+        gains = [sample.background.gain(option.label).estimate for option in options]
+        yield from [option for option, gain in zip(options, gains, strict=True) if gain >= FRUGAL * max(gains)][:1]
+
+
+def _list(found: Phrases, strengths: np.ndarray, size: int) -> _Choice | None:
+    after, before = (tuple(found.phrases[k] for k in pole) for pole in most_telling(strengths, size, LISTS[-1]))
+    return (Rule("phrases", after, before, unit="present"), ()) if len(after) + len(before) >= MIN_PHRASES else None
 
 
 def _openings(sample: _Sample) -> Iterator[_Candidate]:
@@ -251,7 +292,7 @@ def _openings(sample: _Sample) -> Iterator[_Candidate]:
         t = background.partial(found.rows(rows))
         return [_poles(found, np.where(np.abs(t) >= MIN_T, t, 0.0), np.arange(len(t)), POLES[0], "opening", "count")]
 
-    return _out_of_fold(sample, choose)
+    return filter(None, _out_of_fold(sample, choose))
 
 
 def _poles(found: Phrases, strengths: np.ndarray, group: np.ndarray, size: int, kind: str, unit: Unit) -> _Choice | None:
@@ -259,10 +300,18 @@ def _poles(found: Phrases, strengths: np.ndarray, group: np.ndarray, size: int, 
     return (Rule(kind, after, before, unit=unit), ()) if len(after) + len(before) >= MIN_PHRASES else None
 
 
-def _out_of_fold(sample: _Sample, choose: Callable[[np.ndarray, Background], list[_Choice | None]]) -> Iterator[_Candidate]:
+_Cut = Callable[[np.ndarray, int], tuple[float, ...]]
+
+
+def _cuts(unit: Unit) -> list[tuple[_Cut, int]]:
+    """Ways to cut values into levels. Few different words are no level less telling than many: equal steps, first."""
+    return [(way, n_levels) for way in ((steps, cut) if unit == "present" else (cut,)) for n_levels in N_LEVELS]
+
+
+def _out_of_fold(sample: _Sample, choose: Callable[[np.ndarray, Background], list[_Choice | None]]) -> list[_Candidate | None]:
     """Candidates for what `choose` finds in everything, each response labelled by what it finds without that response's fold."""
     choices = choose(np.arange(len(sample.corpus)), sample.background)
-    labels = np.zeros((len(choices), len(N_LEVELS), len(sample.corpus)), dtype=np.int64)
+    labels = [np.zeros((len(_cuts(choice[0].unit)) if choice else 0, len(sample.corpus)), dtype=np.int64) for choice in choices]
     for fold in range(N_FOLDS if any(choices) else 0):
         rows, left_out = np.flatnonzero(sample.fold != fold), np.flatnonzero(sample.fold == fold)
         if not len(rows) or not len(left_out):
@@ -270,16 +319,19 @@ def _out_of_fold(sample: _Sample, choose: Callable[[np.ndarray, Background], lis
         for k, choice in enumerate(choose(rows, sample.without(fold))):
             if choice is not None and choices[k] is not None:
                 values = measure(choice[0], sample.corpus)
-                for j, n_levels in enumerate(N_LEVELS):
-                    labels[k, j, left_out] = np.searchsorted(cut(values[rows], n_levels), values[left_out])
-    for choice, label in zip(choices, labels, strict=True):
+                for j, (way, n_levels) in enumerate(_cuts(choice[0].unit)):
+                    labels[k][j, left_out] = np.searchsorted(way(values[rows], n_levels), values[left_out])
+    candidates: list[_Candidate | None] = [None] * len(choices)
+    for k, (choice, label) in enumerate(zip(choices, labels, strict=True)):
         if choice is not None:
             rule, themes = choice
             if not rule.phrases:
                 rule = replace(rule, phrases=rule.against, against=())
             values = measure(rule, sample.corpus)
-            rules = [replace(rule, thresholds=cut(values, n_levels)) for n_levels in N_LEVELS]
-            yield _best(sample, [_Candidate(one, None, themes, of_one) for one, of_one in zip(rules, label, strict=True)])
+            rules = [replace(rule, thresholds=way(values, n_levels)) for way, n_levels in _cuts(rule.unit)]
+            options = [_Candidate(one, None, themes, of_one) for one, of_one in zip(rules, label, strict=True)]
+            candidates[k] = _best(sample, options)
+    return candidates
 
 
 def cut(values: np.ndarray, n_levels: int) -> tuple[float, ...]:
@@ -294,6 +346,17 @@ def cut(values: np.ndarray, n_levels: int) -> tuple[float, ...]:
     lower = np.unique(np.searchsorted(found, at[at < found[-1]]))
     if not len(lower):
         lower = np.array([len(found) - 2])
+    return tuple(_round_between(float(found[k]), float(found[k + 1])) for k in lower)
+
+
+def steps(values: np.ndarray, n_levels: int) -> tuple[float, ...]:
+    """At most `n_levels - 1` thresholds in equal steps over the middle 96% of `values`, each as round as `cut` makes them."""
+    found = np.unique(values)
+    if len(found) < 2:
+        return cut(values, n_levels)
+    low, high = np.quantile(values, [0.02, 0.98])
+    at = low + (high - low) * np.arange(1, n_levels) / n_levels
+    lower = np.unique(np.clip(np.searchsorted(found, at, side="right") - 1, 0, len(found) - 2))
     return tuple(_round_between(float(found[k]), float(found[k + 1])) for k in lower)
 
 

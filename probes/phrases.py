@@ -207,6 +207,43 @@ def strongest(strengths: np.ndarray, columns: np.ndarray, found: Phrases, size: 
     return np.asarray(order[kept], dtype=np.int64)
 
 
+def joint_strength(found: Phrases, y: np.ndarray, weight: np.ndarray, rows: np.ndarray, *, presence: bool, penalty: float) -> np.ndarray:
+    """`(k,)` coefficients of all phrases together in a logistic regression of the sign of `y`; > 0: more of it where y > 0.
+
+    Unlike `strength`, of phrases that say the same none is needed beside the others, and rare ones share what they say. L2
+    penalty `penalty/2 |b|^2`, loss weighted by `|y| weight` scaled to mean 1.
+
+    Args:
+        found: k phrases.
+        y: `(len(rows),)` what is to be told apart by its sign.
+        weight: `(len(rows),)` >= 0.
+        rows: Which responses.
+        presence: Regress on whether phrases are there; otherwise on tf-idf (log counts, each response of norm 1).
+        penalty: Of the coefficients.
+    """
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+
+    mass = np.abs(y) * weight
+    if not len(found.phrases) or not (np.any(mass[y > 0] > 0) and np.any(mass[y < 0] > 0)):
+        return np.zeros(len(found.phrases))
+    x = sparse.csr_matrix(found.rows(rows))
+    x.indices, x.indptr = x.indices.astype(np.int32), x.indptr.astype(np.int32)  # all that liblinear reads
+    if presence:
+        x.data = np.ones_like(x.data)
+    else:
+        x = TfidfTransformer(sublinear_tf=True).fit_transform(x)
+    fit = LogisticRegression(C=1 / penalty, solver="liblinear", random_state=0).fit(x, y > 0, sample_weight=mass / mass.mean())
+    return np.asarray(fit.coef_[0])
+
+
+def most_telling(strengths: np.ndarray, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `2 size` columns of largest absolute strength, those below and those above 0, at most `most` each, strongest first."""
+    order = np.argsort(-np.abs(strengths), kind="stable")[: 2 * size]
+    return order[strengths[order] < 0][:most], order[strengths[order] > 0][:most]
+
+
 def companies(found: Phrases, background: Background) -> list[np.ndarray]:
     """Columns of phrases that keep company within prompts and beyond length; made without looking at `s`."""
     from scipy.cluster.hierarchy import fcluster, linkage

@@ -25,7 +25,7 @@ class RuleError(ProbeError, ValueError):
     """A rule is not one: unknown kind, unit or field, phrases missing, thresholds not ascending."""
 
 
-Unit = Literal["count", "per 100 words", "balance", "value"]
+Unit = Literal["count", "present", "per 100 words", "balance", "value"]
 
 # --- measures of formatting and style: kind -> (n,) values of a corpus ---------------------------------------------
 _LIST_ITEM = re.compile(r"^[ \t]{0,12}(?:[-*+•–]|\d{1,3}[.)])[ \t]", re.M)
@@ -126,7 +126,8 @@ class Rule:
             `phrases`, -1 with one of `against`), or a formatting or style measure (`KINDS`).
         phrases, against: What is looked for; `against` counts negatively. Only for the first two kinds.
         thresholds: Ascending; level k is reached above the k-th of them, so there are `len(thresholds) + 1` levels.
-        unit: `"count"`; `"per 100 words"`; `"balance"` (A-B)/(A+B+1) of the two counts, in (-1, 1); `"value"` for measures
+        unit: `"count"`; `"present"`: how many different phrases stand in the text, one point each however often (only for
+            `"phrases"`); `"per 100 words"`; `"balance"` (A-B)/(A+B+1) of the two counts, in (-1, 1); `"value"` for measures
             that are no counts (words per sentence, letters per word, ...).
     """
 
@@ -145,6 +146,8 @@ class Rule:
         worded = self.kind in ("phrases", "opening")
         if worded != bool(self.phrases or self.against):
             raise RuleError(f"rule {self.kind!r}: expected {'at least one phrase' if worded else 'no phrases'}")
+        if self.unit == "present" and self.kind != "phrases":
+            raise RuleError(f"rule {self.kind!r}: unit 'present' counts different phrases, expected kind 'phrases'")
         if any(a >= b for a, b in pairwise(self.thresholds)) or not np.all(np.isfinite(self.thresholds)):
             raise RuleError(f"rule {self.kind!r}: thresholds must be finite and ascending, found {self.thresholds}")
 
@@ -210,7 +213,8 @@ def measure(rule: Rule, texts: Iterable[str] | Corpus) -> np.ndarray:
     elif rule.kind == "opening":
         values = _opens(corpus, rule)
     else:
-        plus, minus = corpus.count(rule.phrases), corpus.count(rule.against)
+        count = corpus.present if rule.unit == "present" else corpus.count
+        plus, minus = count(rule.phrases), count(rule.against)
         values = (plus - minus) / (plus + minus + 1) if rule.unit == "balance" else plus - minus
     if rule.unit == "per 100 words":
         values = 100 * values / np.maximum(corpus.n_words, 1)

@@ -88,6 +88,14 @@ class Corpus:
             return np.zeros(len(self))
         return np.bincount(self.document[np.unique(np.concatenate(found))], minlength=len(self)).astype(float)
 
+    def present(self, phrases: Iterable[str]) -> np.ndarray:
+        """`(n,)` number of different `phrases` that stand in each text at least once."""
+        found = np.zeros(len(self))
+        for words in phrase_words(tuple(phrases)):
+            document = self.document[self.places(words)]  # ascending, as places are
+            found[document] += 1  # once, however often the text is named
+        return found
+
     def of_texts(self, measure: Callable[[str], float]) -> np.ndarray:
         """`(n,)` values of a measure on the raw texts."""
         return np.fromiter(map(measure, self.texts), dtype=float, count=len(self))

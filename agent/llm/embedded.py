@@ -136,6 +136,7 @@ class EmbeddedProposer:
     def propose(self, view: View, rng: np.random.Generator) -> list[OrderParameter]:
         """At most `view.n` new candidates, most telling first, each worth something beyond length, the accepted and those before it."""
         labels = np.asarray(view.accepted_labels).reshape(len(view.completions), -1)
+        accepted = _rules(view.accepted)
         features = separating(
             view.completions,
             view.s,
@@ -145,7 +146,8 @@ class EmbeddedProposer:
             view.prompts,
             rng,
             n=view.n,
-            taken=[Rule.from_dict(parameter.rule) for parameter in (*view.accepted, *view.rejected) if parameter.rule is not None],
+            taken=[*accepted, *_rules(view.rejected)],
+            said={phrase for rule in accepted if rule.unit == "present" for phrase in (*rule.phrases, *rule.against)},
         )
         return [worded(feature) for feature in features]
 
@@ -172,6 +174,10 @@ class EmbeddedJudge:
         ]
 
 
+def _rules(parameters: Sequence[OrderParameter]) -> list[Rule]:
+    return [Rule.from_dict(parameter.rule) for parameter in parameters if parameter.rule is not None]
+
+
 def worded(feature: Feature) -> OrderParameter:
     """The order parameter that says in plain English what a feature measures."""
     rule = feature.rule
@@ -187,6 +193,8 @@ def worded(feature: Feature) -> OrderParameter:
         name, counted = _capital(" against ".join(poles)), "words like these"
         sampled = [f"{pole} (words such as {_listed(_sampled(names))})" for pole, names in zip(poles, feature.themes, strict=True)]
         what = f"how much it shows {' rather than '.join(sampled)}"
+    elif rule.unit == "present":
+        return _list_of_words(rule, feature.direction)
     else:
         name, counted = f"Words like {_contrast(rule, SHOWN, ' against ')}", "words like these"
         what = f"how much it uses words like {_contrast(rule, LISTED, ' rather than words like ')}"
@@ -198,6 +206,31 @@ def worded(feature: Feature) -> OrderParameter:
         direction=_sign(feature.direction),
         rule=rule.as_dict(),
     )
+
+
+def _list_of_words(rule: Rule, direction: int) -> OrderParameter:
+    """A scale that counts different words of one list, or of two."""
+    if rule.against:
+        what = "how many different words of a first list it uses, less how many of a second"
+        lists = f"First list: {_listed(rule.phrases)}. Second list: {_listed(rule.against)}."
+        levels = tuple(_lead(low, high) for low, high in _spans(rule))
+    else:
+        what = "how many different words of a list it uses"
+        lists = f"The list: {_listed(rule.phrases)}."
+        levels = tuple(_number(low, high, "different words of the list") for low, high in _spans(rule))
+    return OrderParameter(
+        name=f"Words like {_contrast(rule, SHOWN, ' against ')}",
+        definition=f"{_capital(what)}. {lists}",
+        question=f"Looking at the whole response: {what}? {lists}",
+        levels=levels,
+        direction=_sign(direction),
+        rule=rule.as_dict(),
+    )
+
+
+def _spans(rule: Rule) -> list[tuple[float, float]]:
+    """Values v of each level, low < v <= high."""
+    return list(pairwise([-np.inf, *rule.thresholds, np.inf]))
 
 
 def _and(words: Sequence[str]) -> str:
@@ -233,8 +266,7 @@ def _sign(value: int) -> Literal[-1, 0, 1]:
 
 def _anchors(rule: Rule, counted: str) -> tuple[str, ...]:
     """One anchor a level: which measured values it holds, in words."""
-    edges = [-np.inf, *rule.thresholds, np.inf]
-    spans = list(pairwise(edges))
+    spans = _spans(rule)
     if rule.kind == "opening" and rule.against:
         ways = {-1: "opens with one of the latter", 0: "opens with neither", 1: "opens with one of the former"}
         return tuple(" or ".join(way for value, way in ways.items() if low < value <= high) for low, high in spans)
@@ -262,6 +294,28 @@ def _number(low: float, high: float, what: str) -> str:
     if high == np.inf:
         return f"{first:g} or more {what}"
     return f"{first:g} to {last:g} {what}" if first < last else f"{first:g} {what}"
+
+
+def _lead(low: float, high: float) -> str:
+    """By how many different words, whole numbers above `low` and up to `high`, the first list is ahead of the second."""
+    first, last = np.floor(low) + 1, np.floor(high)
+    if first > 0:
+        return f"the first list is ahead by {_whole(first, last)}"
+    if last < 0:
+        return f"the second list is ahead by {_whole(-last, -first)}"
+    if first == last:
+        return "neither list is ahead"
+    if low == -np.inf or high == np.inf:
+        leader, most = ("first", last) if low == -np.inf else ("second", -first)
+        return f"the {leader} list is ahead by at most {most:g}, or not ahead" if most else f"the {leader} list is not ahead"
+    ahead = [f"the {name} list is ahead by {_whole(1, most)}" for name, most in (("second", -first), ("first", last)) if most]
+    return f"neither list is ahead, or {' or '.join(ahead)}"
+
+
+def _whole(first: float, last: float) -> str:
+    if last == np.inf:
+        return f"{first:g} or more"
+    return f"{first:g} to {last:g}" if first < last else f"{first:g}"
 
 
 def _balance(low: float, high: float, what: str) -> str:
