@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from agent import compare_command, score_command
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ app.add_typer(
     name="memory",
     short_help="List, search and exchange what was found.",
     epilog="Example: discover memory list",
+)
+
+
+app.command(name="score", short_help="Judge what was found on other responses; a gate for CI.", epilog=score_command.EXAMPLES)(
+    score_command.score
+)
+app.command(name="compare", short_help="Put the order parameters of several runs side by side.", epilog=compare_command.EXAMPLES)(
+    compare_command.compare
 )
 
 
