@@ -120,10 +120,10 @@ def exact_course(run: PlantedRun, label: np.ndarray) -> np.ndarray:
 
 
 def exact_curve(run: PlantedRun, window: int) -> np.ndarray:
-    """Exact D(t*) `(n_splits,)` between the windows left and right of every split with complete windows."""
+    """Exact D(t*) per prompt, `(n_prompts, n_splits)`, between the windows left and right of every split with complete windows."""
     tables = np.stack([run.table(t) for t in range(len(run.course))])
     means = np.lib.stride_tricks.sliding_window_view(tables, window, axis=0).mean(axis=-1)
-    return np.asarray(dissimilarity(means[:-window], means[window:]).mean(axis=1))
+    return np.asarray(dissimilarity(means[:-window], means[window:])).T
 
 
 def draw(run: PlantedRun, steps: Sequence[int], n_each: int, rng: np.random.Generator) -> PlantedSample:
