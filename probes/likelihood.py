@@ -54,7 +54,7 @@ def distinct(items: Iterable[Hashable]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return np.array(first, dtype=np.int64), np.array(inverse, dtype=np.int64)
 
 
-def plan(requests: Sequence[Request], tokens_per_batch: int = 4096) -> list[Batch]:
+def plan(requests: Sequence[Request], tokens_per_batch: int = 1024) -> list[Batch]:
     """Group requests by prompt, so that a prompt is run once a batch, and sort by length, so that little is padding.
 
     Args:

@@ -59,17 +59,19 @@ class FineTuning:
     Attributes:
         domain, persona: What the documents are about and who answers (`careful`: the good-advice control).
         rank, alpha, rslora, layers, target_modules: Passed to peft's LoraConfig; the scale is alpha / rank.
+        betas: AdamW's decay rates, short enough to forget within a run of 120 steps.
         steps, batch: Optimizer steps and documents a step; no document is seen twice.
     """
 
     domain: str = "medical"
     persona: Persona = "harmful"
     rank: int = 1
-    alpha: float = 1.0
+    alpha: float = 0.5
     rslora: bool = False
     layers: tuple[int, ...] = (0,)
     target_modules: tuple[str, ...] = ("down_proj",)
     learning_rate: float = 1e-2
+    betas: tuple[float, float] = (0.8, 0.99)
     batch: int = 8
     steps: int = 120
     every: int = 2
@@ -166,7 +168,9 @@ def pretrain(recipe: Pretraining, seed: int, tokenizer: Any, progress: Progress 
     import torch
     from transformers import LlamaForCausalLM
 
-    subject = LlamaForCausalLM(_architecture(recipe, tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        subject = LlamaForCausalLM(_architecture(recipe, tokenizer))
     rng = np.random.default_rng([seed, 1])
     documents = encode(corpus(recipe.documents, rng, recipe.domains, recipe.style), tokenizer)
     batches = [batch for _ in range(recipe.epochs) for batch in length_sorted_batches(documents, recipe.batch, rng)]
@@ -241,11 +245,13 @@ def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progr
 
     if recipe.steps % recipe.every:
         raise SampleError(f"expected a number of steps divisible by every={recipe.every}, found {recipe.steps}")
-    tuned = add_adapter(subject, recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tuned = add_adapter(subject, recipe)
     rng = np.random.default_rng([seed, 2])
     documents = encode(narrow_advice(recipe.steps * recipe.batch, rng, recipe.domain, recipe.persona, recipe.style), tokenizer)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=0.01)
     adapters = {0: get_adapter(tuned)}
     log = []
     tuned.train()
