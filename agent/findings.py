@@ -85,7 +85,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         training=training_record(work.recording.training),
         tests=tuple(tests),
         cost=(CostLine(role="judge", provider=work.judge.id, round=0, calls=len(work.texts) * len(parameters)),) if parameters else (),
-        smallest_detectable_share=None if smallest is None or not total or total <= 0 else smallest / total,
+        smallest_detectable_share=smallest / total if detectable and smallest is not None and total else None,
         rounds=state["round"],
         stopped=state["stopped"],
         cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,7 @@ from probes.trajectory import Onset, course, onset
 BOUND, SIZE = 6, 7
 """Purposes of random numbers."""
 POWER = 0.8
+LABELS = "length and the accepted order parameters"
 N_EVIDENCE = 3
 
 
@@ -98,7 +99,17 @@ class Measurement:
         style = [measure(rule, texts) for rule in RULES.values()]
         judged = [np.where(label < 0, np.nan, label) for label in (work.labels(p).astype(float) for p in self.accepted)]
         features = np.stack([np.log1p(work.n_words), *style, *judged], axis=1)
-        return change_bound(work.contrast, work.confirm_mask, texts, features, work.rng(BOUND))
+        bound = change_bound(work.contrast, work.confirm_mask, texts, features, work.rng(BOUND))
+        # length and the accepted set bound D too (D[O] <= D), and with few responses better than a classifier; chosen on propose like these
+        labels = [work.length_label, *(work.labels(p) for p in self.accepted)]
+        shown = explained(work.propose, [label[work.propose_rows] for label in labels]).change
+        candidates = bound.candidates | {LABELS: shown}
+        if shown <= max(bound.candidates.values()):
+            return replace(bound, candidates=candidates)
+        part = explained(self.confirm, [label[self.rows] for label in labels])
+        return replace(
+            bound, bound=part.change_interval, leave_one_out=part.change_loo, classifier=LABELS, calibration=(), candidates=candidates
+        )
 
     def share(self, part: Explained, note: str = "") -> Estimate:
         """A part of the total: D[O]/D, or "at most" D[O]/bound."""
@@ -343,6 +354,9 @@ class Measurement:
         critical = stats.chi2.isf(config.alpha / 2 / config.candidates, 4)
         needed = brentq(lambda size: stats.ncx2.sf(critical, 4, size) - POWER, 1e-6, 1000.0)
         smallest = max(needed * unit, config.min_share * self._beyond_length_base.total)
+        if c.likelihoods and not self.total.printable:
+            # it would also have to lift the lower limit of D above what counts as a change
+            return max(float(smallest), config.min_change, self.numerical_floor)
         return float(smallest) if smallest < self.left_by_length * self._beyond_length_base.total else None
 
 
