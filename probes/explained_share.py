@@ -11,7 +11,7 @@ likelihoods s is the side z = +-1: the same formula, D = 1 in the denominator, D
 
 Responses are drawn a fixed number n a side, not at random from m. Two consequences are built in, exact for any n: a
 response left out must take its counterweight with it (leverage over 1 - 1/2n), and centring costs the label's variance and
-its covariance with s different parts (`design_factor`). With a plain prompt intercept instead, a label that explains nothing
+its covariance with s different parts (`for_fixed_sides`). With a plain prompt intercept instead, a label that explains nothing
 gets the share -D/(2n-1); without these corrections and without likelihoods D[O] is too large by (1 - D[O])/2n of itself.
 """
 
@@ -30,6 +30,8 @@ SINGULAR = 1e-10
 """Directions of the labels with less than this part of the largest variance are taken as absent."""
 ALONE = 1e-8
 """A response whose leverage is this near 1 cannot be predicted from the others."""
+_LEAST_FEEDBACK = 0.1
+"""Bound on the correction for fixed sides, which only noise can reach (1/2 is the most at one response a side)."""
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -174,7 +176,7 @@ def _cross_product(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, ri
     left_out, alone = _left_out(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
     total = float(total_per_prompt(contrast).mean())
     products = np.bincount(contrast.prompt, weights=contrast.weight * centred_s(contrast) * left_out[0])
-    return products * design_factor(contrast, products.mean(), total), total, int(alone.sum())
+    return for_fixed_sides(contrast, products, total, contrast.n_prompts), total, int(alone.sum())
 
 
 def normal_equations(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,32 +217,34 @@ def centred_s(contrast: Contrast) -> np.ndarray:
 
 
 def leverage_weight(contrast: Contrast) -> np.ndarray:
-    """`(n,)` what the quadratic form of the centred labels is multiplied with: a response leaves with its counterweight."""
-    # a prompt with one response that counts (v = 1) has nothing to be predicted from: its centred labels are 0
-    return np.asarray(contrast.weight / np.maximum(1 - square_weight(contrast), ALONE)[contrast.prompt])
+    """`(n,)` what the quadratic form of the centred labels is multiplied with to be a leverage, 1 for a response alone at its level.
+
+    Over 1 - w, as the label is centred by a mean in which the response has its part w: with n a side it so takes its
+    counterweight on the other side with it.
+    """
+    return np.asarray(contrast.weight / np.maximum(1 - contrast.weight, ALONE))
 
 
-def square_weight(contrast: Contrast) -> np.ndarray:
-    """`(n_prompts,)` sum of squared weights: one over the effective number of responses, 1/2n with n a side."""
-    return np.bincount(contrast.prompt, weights=contrast.weight**2)
-
-
-def design_factor(contrast: Contrast, shown: np.ndarray | float, total: np.ndarray | float) -> np.ndarray:
-    """What each prompt's D[O] is multiplied with, as a fixed number of responses is drawn on each side.
+def for_fixed_sides(contrast: Contrast, products: np.ndarray, total: np.ndarray | float, n_prompts: np.ndarray | int) -> np.ndarray:
+    """Correct D[O] of each prompt for centring within prompt when a fixed number of responses is drawn on each side.
 
     With v = 1/2n, centring costs the label's variance (1 - D[O]) v of itself and its covariance with s (1 - D) v: only what
-    lies within the sides is lost. D[O] is the covariance squared over the variance.
+    lies within the sides is lost. D[O] is the covariance squared over the variance, so the correction solves for it.
 
     Args:
         contrast: n responses.
-        shown: D[O] before the correction; a number, or `(g, 1)` for g estimates.
-        total: D, likewise.
+        products: D[O] before the correction, `(..., n_prompts)`; 0 for prompts that are left out.
+        total: D, a number or `(..., 1)`.
+        n_prompts: Prompts that are not left out, a number or `(..., 1)`.
 
     Returns:
-        `(n_prompts,)` or `(g, n_prompts)`.
+        As `products`.
     """
-    v = square_weight(contrast)
-    return np.asarray((1 - (1 - shown) * v) / np.maximum(1 - (1 - total) * v, ALONE) ** 2)
+    v = np.bincount(contrast.prompt, weights=contrast.weight**2)
+    raw = products / np.maximum(1 - (1 - total) * v, ALONE) ** 2
+    straight, fed_back = ((raw * part).sum(axis=-1, keepdims=True) / n_prompts for part in (1 - v, v))
+    shown = straight / np.maximum(1 - fed_back, _LEAST_FEEDBACK)
+    return np.asarray(raw * (1 - (1 - shown) * v))
 
 
 def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
@@ -258,8 +262,7 @@ def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
         left_out, _ = _left_out(contrast, centred, gram.sum(axis=0) - gram[q], right.sum(axis=0) - right[q])
         products = np.stack([np.bincount(contrast.prompt, weights=signed * row) for row in left_out])
         products[np.arange(q.size), q] = 0.0
-        shown = products.sum(axis=1, keepdims=True) / (p - 1)
-        change_loo[q] = (products * design_factor(contrast, shown, total_loo[q, None])).sum(axis=1) / (p - 1)
+        change_loo[q] = for_fixed_sides(contrast, products, total_loo[q, None], p - 1).sum(axis=1) / (p - 1)
     return Explained(float(per_prompt.mean()), float(total.mean()), change_loo, total_loo, n, n_alone, per_prompt)
 
 
@@ -278,17 +281,19 @@ def with_interaction(contrast: Contrast, label: np.ndarray) -> Explained | None:
     """
     if np.bincount(contrast.prompt).min() < 20 or not contrast.by_prompt:
         return None
-    levels, code = np.unique(label, return_inverse=True)
+    levels, code = np.unique(checked_label(label, contrast), return_inverse=True)
     cell = contrast.prompt * levels.size + code
-    w, s = contrast.weight, contrast.s
+    w, s = contrast.weight, centred_s(contrast)
     mass = np.bincount(cell, weights=w)[cell]
-    signed = np.bincount(cell, weights=w * s)[cell]
-    rest = mass - w
-    alone = rest < 1e-12
     with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = np.where(alone, 0.0, (signed - w * s) / rest)
+        fitted = np.bincount(cell, weights=w * s)[cell] / mass
+        # all dummies of one prompt, centred: the quadratic form is 1/mass - 1
+        leverage = (1 / mass - 1) * leverage_weight(contrast)
+    alone = ~(leverage < 1 - ALONE)
+    left_out = np.where(alone, 0.0, (fitted - leverage * s) / np.where(alone, 1.0, 1 - leverage))
     per_prompt = np.bincount(contrast.prompt, weights=w * s * left_out)
-    return _additive(contrast, per_prompt, int(alone.sum()))
+    corrected = for_fixed_sides(contrast, per_prompt, float(total_per_prompt(contrast).mean()), contrast.n_prompts)
+    return _additive(contrast, corrected, int(alone.sum()))
 
 
 def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
@@ -304,7 +309,7 @@ def transfer(contrast: Contrast, label: np.ndarray) -> Explained | None:
     beta = np.einsum("pkl,pl->pk", np.linalg.pinv(gram.sum(axis=0) - gram, rcond=SINGULAR, hermitian=True), right.sum(axis=0) - right)
     predicted = np.einsum("nk,nk->n", centred, beta[contrast.prompt])
     per_prompt = np.bincount(contrast.prompt, weights=contrast.weight * (2 * contrast.s * predicted - predicted**2))
-    return _additive(contrast, per_prompt, 0)
+    return _additive(contrast, for_fixed_sides(contrast, per_prompt, float(total_per_prompt(contrast).mean()), p), 0)
 
 
 def residual_of(contrast: Contrast, labels: Sequence[np.ndarray]) -> np.ndarray:
@@ -315,8 +320,7 @@ def residual_of(contrast: Contrast, labels: Sequence[np.ndarray]) -> np.ndarray:
     centred = center_within_prompt(contrast, np.concatenate(columns, axis=1))
     gram, right = normal_equations(contrast, centred)
     left_out, _ = _left_out(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
-    shown, total = contrast.mean(centred_s(contrast) * left_out[0]), float(total_per_prompt(contrast).mean())
-    return np.asarray(contrast.s - left_out[0] * design_factor(contrast, shown, total)[contrast.prompt])
+    return np.asarray(contrast.s - left_out[0])
 
 
 def plug_in_share(contrast: Contrast, label: np.ndarray, kind: Kind = "linear") -> float:

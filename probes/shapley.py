@@ -22,9 +22,9 @@ from probes.explained_share import (
     center_within_prompt,
     centred_s,
     checked_label,
-    design_factor,
     dummies,
     explained,
+    for_fixed_sides,
     leverage_weight,
     normal_equations,
     total_per_prompt,
@@ -177,8 +177,7 @@ class _Walk:
             left_out *= self._signed[start:stop]
             products[:, prompts] += np.add.reduceat(left_out, first, axis=1)
         products *= self._stays
-        shown = products.sum(axis=1, keepdims=True) / self._n_stay
-        return np.asarray(products * design_factor(self._contrast, shown, self._total))
+        return for_fixed_sides(self._contrast, products, self._total, self._n_stay)
 
     def _count(self, members: list[int], value: np.ndarray) -> None:
         """Add a set's value to the parts: for its members as what they complete, against the others as what they would join."""
