@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.contrasts import ContrastSpec, build_contrast
-from agent.measure import Measurement, estimate_of
+from agent.measure import Measurement
 from agent.records import (
     BoundRecord,
     ContrastRecord,
@@ -17,12 +17,11 @@ from agent.records import (
     Estimate,
     Findings,
     OrderParameter,
-    OrderRecord,
     ParameterFinding,
     TestRecord,
-    TrainingTraceRecord,
     TransitionRecord,
 )
+from agent.timing import order_of_events, other_transitions, training_record, transition_record
 from agent.wording import (
     FEW_PROMPTS,
     SATURATED,
@@ -34,10 +33,8 @@ from agent.wording import (
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
 from probes.explained_share import explained
-from probes.gradients import grad_norm_peak
-from probes.resampling import jackknife
 from probes.transition import windows_to_scan
-from tracing import Recording, TrainingTrace
+from tracing import Recording
 
 PACKAGES = ("order-parameter-discovery", "numpy", "scipy", "scikit-learn", "langgraph")
 MANY_MISSING = 0.05
@@ -79,8 +76,8 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         length=measured.length_finding() if detectable else None,
         parameters=tuple(parameters),
         transition=transition,
-        other_transitions=_other_transitions(work),
-        order=tuple(_order(work, measured, accepted)),
+        other_transitions=other_transitions(work),
+        order=tuple(order_of_events(work, measured.onsets, accepted)),
         bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),
@@ -122,109 +119,11 @@ def contrast_record(work: Workbench, spec: ContrastSpec) -> ContrastRecord:
     )
 
 
-def transition_record(work: Workbench) -> TransitionRecord | None:
-    """The transition curve and its peak; None without likelihoods."""
-    detection = work.chosen[1]
-    if detection is None:
-        return None
-    curve, found = detection.curve, detection.transition
-    low, high = curve.limits()
-    n = int(curve.per_prompt.shape[0])
-    peak = grad_norm_peak_step(work.recording.training)
-    step = estimate_of(found.step, n)
-    weights = work.weights
-    return TransitionRecord(
-        window=curve.window,
-        splits=tuple(float(s) for s in curve.split_steps),
-        curve=tuple(float(v) for v in curve.curve),
-        low=tuple(float(v) for v in low),
-        high=tuple(float(v) for v in high),
-        found=found.found,
-        peak=step,
-        prominence=estimate_of(found.ratio, n),
-        reason=found.reason,
-        grad_norm_peak=peak,
-        lag_from_grad_norm=_shifted(step, peak) if found.found and peak is not None else None,
-        ess_fifth_percentile=None if weights is None else float(np.percentile(weights.ess, 5)),
-        weight_check_failures=0 if weights is None else int(weights.failed.sum()),
-        weight_checks=0 if weights is None else int(weights.failed.size),
-    )
-
-
-def _other_transitions(work: Workbench) -> tuple[Estimate, ...]:
-    detection = work.chosen[1]
-    if detection is None:
-        return ()
-    return tuple(estimate_of(t.step, int(detection.curve.per_prompt.shape[0])) for t in detection.others)
-
-
 def _bound_record(measured: Measurement) -> BoundRecord | None:
     bound = measured.total.bound
     if bound is None:
         return None
     return BoundRecord(classifier=bound.classifier, candidates=bound.candidates, calibration=bound.calibration)
-
-
-def _order(work: Workbench, measured: Measurement, accepted: list[ParameterFinding]) -> list[OrderRecord]:
-    """What moved before what: every pair of the peak of D, length, the accepted parameters and the gradient norm's peak."""
-    detection = work.chosen[1]
-    places: list[tuple[str, float, np.ndarray | None]] = []
-    if detection is not None and detection.transition.found:
-        places.append(("peak of D", detection.transition.step.estimate, detection.transition.places))
-    for name in ("length", *(p.parameter.name for p in accepted)):
-        when = measured.onsets.get(name)
-        if when is not None and np.isfinite(when.t50.estimate):
-            places.append((name, when.t50.estimate, when.places))
-    peak = grad_norm_peak_step(work.recording.training)
-    if peak is not None:
-        places.append(("gradient norm", peak, None))
-    places.sort(key=lambda place: place[1])
-    out = []
-    for k, (first, at, loo) in enumerate(places):
-        for second, later, loo_later in places[k + 1 :]:
-            if loo is None and loo_later is None:
-                continue
-            # prompts are paired; the gradient norm has none, its place is the same whichever prompt is left out
-            left = np.asarray(at if loo is None else loo)
-            right = np.asarray(later if loo_later is None else loo_later)
-            if left.ndim and right.ndim and left.shape != right.shape:
-                continue
-            interval = jackknife(later - at, right - left)
-            out.append(
-                OrderRecord(first=first, second=second, lag=estimate_of(interval, work.contrast.n_prompts), settled=interval.low > 0)
-            )
-    return out
-
-
-def _shifted(e: Estimate, by: float) -> Estimate:
-    def minus(value: float | None) -> float | None:
-        return None if value is None else value - by
-
-    return e.model_copy(update={"estimate": minus(e.estimate), "low": minus(e.low), "high": minus(e.high)})
-
-
-def grad_norm_peak_step(training: TrainingTrace | None) -> float | None:
-    """Step of the gradient norm's peak, or None when there is no trace or no peak."""
-    if training is None:
-        return None
-    peak = grad_norm_peak(training.step, training.grad_norm)
-    return None if peak is None else peak.step
-
-
-def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | None:
-    """The training log as plain values; NaN becomes None."""
-    if training is None:
-        return None
-
-    def plain(values: np.ndarray) -> tuple[float | None, ...]:
-        return tuple(float(v) if np.isfinite(v) else None for v in values)
-
-    return TrainingTraceRecord(
-        steps=tuple(int(s) for s in training.step),
-        grad_norm=plain(training.grad_norm),
-        loss=plain(training.loss),
-        learning_rate=plain(training.learning_rate),
-    )
 
 
 def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:

@@ -1,0 +1,143 @@
+"""When things happened: the transition, the gradient norm, the rotation, and what moved before what (METHOD 4, 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agent.measure import estimate_of
+from agent.records import Estimate, OrderRecord, ParameterFinding, TrainingTraceRecord, TransitionRecord
+from agent.workbench import Workbench
+from probes.gradients import grad_norm_peak
+from probes.lora import gram_of_b, rotation
+from probes.resampling import jackknife
+from probes.trajectory import Onset
+from tracing import TrainingTrace
+from tracing.adapters import read_adapters
+
+GRADIENT = 9
+"""Purpose of random numbers."""
+
+
+def transition_record(work: Workbench) -> TransitionRecord | None:
+    """The transition curve and its peak; None without likelihoods."""
+    detection = work.chosen[1]
+    if detection is None:
+        return None
+    curve, found = detection.curve, detection.transition
+    low, high = curve.limits()
+    n = int(curve.per_prompt.shape[0])
+    peak = gradient_peak(work)
+    step = estimate_of(found.step, n)
+    weights = work.weights
+    return TransitionRecord(
+        window=curve.window,
+        splits=tuple(float(s) for s in curve.split_steps),
+        curve=tuple(float(v) for v in curve.curve),
+        low=tuple(float(v) for v in low),
+        high=tuple(float(v) for v in high),
+        found=found.found,
+        peak=step,
+        prominence=estimate_of(found.ratio, n),
+        reason=found.reason,
+        grad_norm_peak=None if peak is None else peak.estimate,
+        lag_from_grad_norm=_lag(peak, step) if found.found and peak is not None else None,
+        ess_fifth_percentile=None if weights is None else float(np.percentile(weights.ess, 5)),
+        weight_check_failures=0 if weights is None else int(weights.failed.sum()),
+        weight_checks=0 if weights is None else int(weights.failed.size),
+    )
+
+
+def other_transitions(work: Workbench) -> tuple[Estimate, ...]:
+    detection = work.chosen[1]
+    if detection is None:
+        return ()
+    return tuple(estimate_of(t.step, int(detection.curve.per_prompt.shape[0])) for t in detection.others)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Something with a place on the step axis; `loo` is its place without each prompt, None when prompts do not enter."""
+
+    name: str
+    place: Estimate
+    loo: np.ndarray | None
+
+
+def order_of_events(work: Workbench, onsets: Mapping[str, Onset], accepted: list[ParameterFinding]) -> list[OrderRecord]:
+    """What moved before what: every pair of the peak of D, length, the accepted parameters, the gradient norm and the rotation."""
+    detection = work.chosen[1]
+    n = work.contrast.n_prompts
+    places: list[_Place] = []
+    if detection is not None and detection.transition.found:
+        places.append(_Place("peak of D", estimate_of(detection.transition.step, n), detection.transition.places))
+    for name in ("length", *(p.parameter.name for p in accepted)):
+        when = onsets.get(name)
+        if when is not None and np.isfinite(when.t50.estimate):
+            places.append(_Place(name, estimate_of(when.t50, n), when.places))
+    for name, found in (("gradient norm", gradient_peak(work)), ("rotation", rotation_place(work))):
+        if found is not None and found.estimate is not None:
+            places.append(_Place(name, found, None))
+    places.sort(key=lambda p: p.place.estimate or 0.0)
+    return [_order_of(first, second, n) for k, first in enumerate(places) for second in places[k + 1 :]]
+
+
+def _order_of(first: _Place, second: _Place, n: int) -> OrderRecord:
+    """Paired by prompt where both rest on prompts: what moves both places together cancels."""
+    if first.loo is not None and second.loo is not None and first.loo.shape == second.loo.shape:
+        difference = (second.place.estimate or 0.0) - (first.place.estimate or 0.0)
+        lag = estimate_of(jackknife(difference, second.loo - first.loo), n)
+    else:
+        lag = _lag(first.place, second.place)
+    return OrderRecord(first=first.name, second=second.name, lag=lag, settled=lag.low is not None and lag.low > 0)
+
+
+def _lag(first: Estimate, second: Estimate) -> Estimate:
+    """Second minus first for two independent places: the limits add in squares (Zou & Donner 2008)."""
+    a, b = first, second
+    if a.estimate is None or b.estimate is None:
+        return Estimate(estimate=None, note="one of the two has no place")
+    lag = b.estimate - a.estimate
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return Estimate(estimate=lag, n=b.n)
+    low = lag - np.hypot(b.estimate - b.low, a.high - a.estimate)
+    high = lag + np.hypot(b.high - b.estimate, a.estimate - a.low)
+    return Estimate(estimate=lag, low=float(low), high=float(high), n=b.n)
+
+
+def gradient_peak(work: Workbench) -> Estimate | None:
+    """Place of the gradient norm's peak with interval, or None when there is no trace or no peak."""
+    training = work.recording.training
+    if training is None:
+        return None
+    peak = grad_norm_peak(training.step, training.grad_norm, work.rng(GRADIENT))
+    return None if peak is None else Estimate(estimate=peak.step, low=peak.low, high=peak.high, n=training.step.size)
+
+
+def rotation_place(work: Workbench) -> Estimate | None:
+    """Where the LoRA vector turned, from the run directory's adapters; None without adapters or when they do not turn."""
+    folder = Path(work.config.run) / "adapters"
+    if work.recording.manifest is None or not folder.is_dir():
+        return None
+    adapters = read_adapters(folder)
+    found = rotation(gram_of_b(f.b for f in adapters.modules.values()), adapters.steps)
+    return None if found is None else Estimate(estimate=found.step, low=found.low, high=found.high, n=len(adapters.steps))
+
+
+def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | None:
+    """The training log as plain values; NaN becomes None."""
+    if training is None:
+        return None
+
+    def plain(values: np.ndarray) -> tuple[float | None, ...]:
+        return tuple(float(v) if np.isfinite(v) else None for v in values)
+
+    return TrainingTraceRecord(
+        steps=tuple(int(s) for s in training.step),
+        grad_norm=plain(training.grad_norm),
+        loss=plain(training.loss),
+        learning_rate=plain(training.learning_rate),
+    )
