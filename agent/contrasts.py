@@ -67,6 +67,7 @@ def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSp
             "--split": config.split is not None,
             "--window": config.window is not None,
             "--ends": config.contrast in ("ends", "window"),
+            "--transition": config.transition > 1,
         }
         for option in (name for name, is_given in given.items() if is_given):
             raise ContrastError(
@@ -79,6 +80,9 @@ def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSp
     if steps.size < 2:
         raise ContrastError(f"{recording.source}: expected at least two steps or two sides, found {steps.size} step(s)")
     chosen = config.contrast == "ends" or config.split is not None or config.before is not None or config.after is not None
+    if config.transition > 1 and (chosen or recording.log_likelihood is None):
+        why = "without --ends, --split, --before and --after" if chosen else "with likelihoods, which this recording has not"
+        raise ContrastError(f"--transition {config.transition}: expected {why}")
     detection = detect(recording, config) if recording.log_likelihood is not None else None
     if recording.log_likelihood is not None and detection is None and not chosen:
         raise ContrastError(f"{recording.source}: no response is scored under every checkpoint; give --split STEP or --ends")

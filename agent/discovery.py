@@ -62,13 +62,15 @@ def discover(
     recording = load(path, columns=config.columns, select=config.select)
     digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses))
     folder = out or default_output(path, path.is_dir(), digest)
+    work = Workbench(recording, config, folder, proposer, judge, progress)
+    if fresh or not _is_finished(folder, digest):
+        _ = work.contrast  # one that cannot be made is refused before anything is written or set aside
     _make_folder(folder)
     try:
         with run_lock(folder):
             if _is_finished(folder, digest) and not fresh:
                 return read_findings(folder), folder, True
             _prepare(folder, digest, config, fresh)
-            work = Workbench(recording, config, folder, proposer, judge, progress)
             recall(work)
             work.publish = lambda findings: write_all(_with_null(findings, work), folder)
             run_loop(work, thread=digest[:32])

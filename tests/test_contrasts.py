@@ -73,6 +73,7 @@ def test_sides_are_found_by_name(names: tuple[str, ...], options: dict[str, str]
         (("base", "tuned"), {"split": 0}, "--split: expected steps"),
         (("base", "tuned"), {"window": 2}, "--window: expected steps"),
         (("base", "tuned"), {"contrast": "ends"}, "--ends: expected steps"),
+        (("base", "tuned"), {"transition": 2}, "--transition: expected steps"),
     ],
 )
 def test_a_wrong_choice_of_sides_is_one_line(names: tuple[str, ...], options: dict[str, Any], message: str) -> None:
@@ -159,6 +160,7 @@ def test_steps_are_compared_as_asked(
         ({"split": 22, "window": 3}, "--window 3: found only 2 checkpoints from --split 22"),
         ({"window": 13}, "--window 13: expected at most 12 for 24 checkpoints"),
         ({"contrast": "ends", "window": 13}, "--window 13: expected at most 12 for 24 checkpoints"),
+        ({"split": 12, "transition": 2}, "--transition 2: expected without --ends, --split, --before and --after"),
         ({"contrast": "sides"}, "planted: .* expected a column `side`, found steps only"),
     ],
 )
@@ -175,6 +177,8 @@ def test_a_transition_needs_likelihoods(run: Recording) -> None:
     """Asked for a window around a transition, a recording without likelihoods says what to give instead."""
     with pytest.raises(ContrastError, match="give --split STEP or --ends"):
         spec_of(replace(run, log_likelihood=None), contrast="window")
+    with pytest.raises(ContrastError, match="--transition 2: expected with likelihoods, which this recording has not"):
+        spec_of(replace(run, log_likelihood=None), transition=2)
 
 
 def test_a_transition_that_was_not_found_cannot_be_asked_for(run: Recording) -> None:
