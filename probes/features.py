@@ -33,7 +33,7 @@ from probes.words import Corpus
 N_FOLDS = 4
 N_LEVELS = (5, 7)
 POLES = (16, 32, 64)  # words on each side of a scale of all that separates
-LISTS = (16, 32, 64)  # words on each side of a list, on average; the last is also the most on one side
+LISTS = (16, 32, 64)  # words in a list, both sides together: as many as one reads
 FRUGAL = 0.9  # a shorter list is preferred that gains this part of what the best one gains
 MIN_PHRASES = 5  # fewer are a turn of phrase, no scale
 MAX_THEMES = 5
@@ -266,9 +266,8 @@ def _lists(sample: _Sample, said: Collection[str]) -> Iterator[_Candidate]:
 
     def choose(rows: np.ndarray, background: Background) -> list[_Choice | None]:
         fits = (
-            joint_strength(sample.phrases, sample.s[rows], background.weight, rows, presence=True, penalty=10.0),
-            joint_strength(sample.phrases, sample.s[rows], background.weight, rows, presence=False, penalty=0.25),
-            joint_strength(sample.phrases, background.residual, background.weight, rows, presence=True, penalty=30.0),
+            joint_strength(sample.phrases, sample.s[rows], background.weight, rows),
+            joint_strength(sample.phrases, background.residual, background.weight, rows),
         )
         return [_list(sample.phrases, strengths * fresh, size) for strengths in fits for size in LISTS]
 
@@ -280,7 +279,7 @@ def _lists(sample: _Sample, said: Collection[str]) -> Iterator[_Candidate]:
 
 
 def _list(found: Phrases, strengths: np.ndarray, size: int) -> _Choice | None:
-    after, before = (tuple(found.phrases[k] for k in pole) for pole in most_telling(strengths, size, LISTS[-1]))
+    after, before = (tuple(found.phrases[k] for k in pole) for pole in most_telling(strengths, size))
     return (Rule("phrases", after, before, unit="present"), ()) if len(after) + len(before) >= MIN_PHRASES else None
 
 
@@ -304,8 +303,8 @@ _Cut = Callable[[np.ndarray, int], tuple[float, ...]]
 
 
 def _cuts(unit: Unit) -> list[tuple[_Cut, int]]:
-    """Ways to cut values into levels. Few different words are no level less telling than many: equal steps, first."""
-    return [(way, n_levels) for way in ((steps, cut) if unit == "present" else (cut,)) for n_levels in N_LEVELS]
+    """Ways to cut values into levels: numbers of different words, spread out as they are, in equal steps."""
+    return [(steps, max(N_LEVELS))] if unit == "present" else [(cut, n_levels) for n_levels in N_LEVELS]
 
 
 def _out_of_fold(sample: _Sample, choose: Callable[[np.ndarray, Background], list[_Choice | None]]) -> list[_Candidate | None]:

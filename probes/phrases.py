@@ -21,6 +21,8 @@ MAX_COMPANY = 800  # the most frequent of those are also grouped by the company 
 PHRASES_A_COMPANY = 14
 MIN_T = 1.0  # partial t below which a phrase says nothing
 MAX_OVERLAP = 0.6  # of two phrases that share this part of their texts, only the stronger is used
+PENALTIES = (10.0, 0.25)  # L2, of coefficients of presence and of tf-idf
+SIDE = 1 / 8  # part of a list that a side needs to be worth reading
 
 # Words that say how a sentence is built, not what it says. Pronouns, modals and the like are measured by `RULES` instead.
 _BUILDING = (
@@ -207,19 +209,18 @@ def strongest(strengths: np.ndarray, columns: np.ndarray, found: Phrases, size: 
     return np.asarray(order[kept], dtype=np.int64)
 
 
-def joint_strength(found: Phrases, y: np.ndarray, weight: np.ndarray, rows: np.ndarray, *, presence: bool, penalty: float) -> np.ndarray:
-    """`(k,)` coefficients of all phrases together in a logistic regression of the sign of `y`; > 0: more of it where y > 0.
+def joint_strength(found: Phrases, y: np.ndarray, weight: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`(k,)` what each phrase says beside all others about the sign of `y`; > 0: more of it where y > 0.
 
-    Unlike `strength`, of phrases that say the same none is needed beside the others, and rare ones share what they say. L2
-    penalty `penalty/2 |b|^2`, loss weighted by `|y| weight` scaled to mean 1.
+    The sum of the coefficients of two logistic regressions, each brought to root mean square 1: on whether phrases are there,
+    and on their tf-idf (log counts, each response of norm 1); L2 penalty, loss weighted by `|y| weight` scaled to mean 1. Either
+    alone picks words that hold less well on other responses. Unlike `strength`, it does not take ten words that say the same.
 
     Args:
         found: k phrases.
         y: `(len(rows),)` what is to be told apart by its sign.
         weight: `(len(rows),)` >= 0.
         rows: Which responses.
-        presence: Regress on whether phrases are there; otherwise on tf-idf (log counts, each response of norm 1).
-        penalty: Of the coefficients.
     """
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -228,20 +229,29 @@ def joint_strength(found: Phrases, y: np.ndarray, weight: np.ndarray, rows: np.n
     mass = np.abs(y) * weight
     if not len(found.phrases) or not (np.any(mass[y > 0] > 0) and np.any(mass[y < 0] > 0)):
         return np.zeros(len(found.phrases))
-    x = sparse.csr_matrix(found.rows(rows))
-    x.indices, x.indptr = x.indices.astype(np.int32), x.indptr.astype(np.int32)  # all that liblinear reads
-    if presence:
-        x.data = np.ones_like(x.data)
-    else:
-        x = TfidfTransformer(sublinear_tf=True).fit_transform(x)
-    fit = LogisticRegression(C=1 / penalty, solver="liblinear", random_state=0).fit(x, y > 0, sample_weight=mass / mass.mean())
-    return np.asarray(fit.coef_[0])
+    counts = sparse.csr_matrix(found.rows(rows))
+    counts.indices, counts.indptr = counts.indices.astype(np.int32), counts.indptr.astype(np.int32)  # all that liblinear reads
+    total = np.zeros(len(found.phrases))
+    for x, penalty in (
+        ((counts > 0).astype(float), PENALTIES[0]),
+        (TfidfTransformer(sublinear_tf=True).fit_transform(counts), PENALTIES[1]),
+    ):
+        fit = LogisticRegression(C=1 / penalty, solver="liblinear", random_state=0).fit(x, y > 0, sample_weight=mass / mass.mean())
+        total += fit.coef_[0] / max(float(np.sqrt(np.mean(fit.coef_[0] ** 2))), 1e-12)
+    return total
 
 
-def most_telling(strengths: np.ndarray, size: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `2 size` columns of largest absolute strength, those below and those above 0, at most `most` each, strongest first."""
-    order = np.argsort(-np.abs(strengths), kind="stable")[: 2 * size]
-    return order[strengths[order] < 0][:most], order[strengths[order] > 0][:most]
+def most_telling(strengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `size` columns of largest absolute strength, those below and those above 0, strongest first.
+
+    A side that would hold only a few of them is left out: the other then says the same by itself, and reads more easily.
+    """
+    order = np.argsort(-np.abs(strengths), kind="stable")
+    below, above = order[strengths[order] < 0], order[strengths[order] > 0]
+    n_below, n_above = (int(np.isin(order[:size], side).sum()) for side in (below, above))
+    if min(n_below, n_above) < SIDE * size:
+        n_below, n_above = (size, 0) if n_below > n_above else (0, size)
+    return below[:n_below], above[:n_above]
 
 
 def companies(found: Phrases, background: Background) -> list[np.ndarray]:
