@@ -17,6 +17,7 @@ from agent.records import (
     Estimate,
     Findings,
     OrderParameter,
+    OrderRecord,
     ParameterFinding,
     TestRecord,
     TransitionRecord,
@@ -25,8 +26,10 @@ from agent.timing import order_of_events, other_transitions, training_record, tr
 from agent.wording import (
     FEW_PROMPTS,
     SATURATED,
+    further_sentence,
     joint_sentence,
     nothing_sentence,
+    order_sentence,
     parameter_sentence,
     transition_sentence,
 )
@@ -55,6 +58,9 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     residual = measured.share(measured.joint.residual()) if accepted and not measured.total.qualifier else None
     smallest = measured.smallest_detectable
     total = measured.total.change.estimate
+    others = other_transitions(work)
+    length = measured.length_finding() if detectable else None
+    order = tuple(order_of_events(work, measured.onsets, accepted))
     return Findings(
         run=work.config.run,
         run_digest=work.recording.digest,
@@ -64,7 +70,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         proposer=work.proposer.id,
         judge=work.judge.id,
         contrast=contrast,
-        sentences=tuple(_sentences(contrast, transition, detectable, accepted, joint, measured.total.change, smallest)),
+        sentences=tuple(_sentences(contrast, transition, detectable, accepted, joint, measured.total.change, smallest, others, order)),
         detectable=detectable,
         change=measured.total.change,
         change_is_bound=measured.total.bound is not None,
@@ -73,11 +79,11 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         prefix_change=prefix_change(work, spec),
         joint=joint,
         residual=residual,
-        length=measured.length_finding() if detectable else None,
+        length=length,
         parameters=tuple(parameters),
         transition=transition,
-        other_transitions=other_transitions(work),
-        order=tuple(order_of_events(work, measured.onsets, accepted)),
+        other_transitions=others,
+        order=order,
         bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),
@@ -160,8 +166,11 @@ def _sentences(
     joint: Estimate | None,
     change: Estimate,
     smallest: float | None,
+    others: tuple[Estimate, ...],
+    order: tuple[OrderRecord, ...],
 ) -> list[str]:
     out = [] if transition is None else [transition_sentence(transition, contrast)]
+    out += [further_sentence(others)] if others else []
     if not detectable:
         return [*out, nothing_sentence(contrast, change, smallest)]
     if not accepted:
@@ -169,7 +178,9 @@ def _sentences(
         return [*out, f"Something changed (D {change.estimate:.3f}), but no order parameter beyond length was accepted.{size}"]
     if joint is not None and joint.estimate is not None:
         out.append(joint_sentence(len(accepted), joint, contrast))
-    return [*out, *(parameter_sentence(p) for p in accepted)]
+    named = {"length", *(p.parameter.name for p in accepted)}
+    orders = [order_sentence(o) for o in order if o.settled and {o.first, o.second} <= named]
+    return [*out, *(parameter_sentence(p) for p in accepted), *orders]
 
 
 def _sensitivity(work: Workbench, spec: ContrastSpec, measured: Measurement) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def transition_record(work: Workbench) -> TransitionRecord | None:
 
 
 def other_transitions(work: Workbench) -> tuple[Estimate, ...]:
+    """Places of the further transitions on the same curve, highest first."""
     detection = work.chosen[1]
     if detection is None:
         return ()

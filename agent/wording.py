@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.records import ContrastRecord, Estimate, ParameterFinding, TransitionRecord
+from agent.records import ContrastRecord, Estimate, OrderRecord, ParameterFinding, TransitionRecord
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 SATURATED = 0.9
@@ -46,8 +46,11 @@ def transition_sentence(transition: TransitionRecord, contrast: ContrastRecord) 
     if not transition.found:
         return f"No transition stands out along the run: {transition.reason}. Compared are {contrast.before} and {contrast.after}."
     out = f"The behaviour changed at {steps(transition.peak)}"
-    if transition.lag_from_grad_norm is not None and transition.lag_from_grad_norm.estimate is not None:
-        out += f", {lag(transition.lag_from_grad_norm)} the gradient norm peaked (step {transition.grad_norm_peak:z.0f})"
+    e = transition.lag_from_grad_norm
+    if e is not None and e.estimate is not None:
+        peaked = f"the gradient norm peaked (step {transition.grad_norm_peak:.0f})"
+        limits = "" if e.low is None or e.high is None else f", {e.low:+.0f} to {e.high:+.0f} steps"
+        out += f", when {peaked}{limits}" if round(e.estimate) == 0 else f", {lag(e)} {peaked}"
     return out + "."
 
 
@@ -76,3 +79,18 @@ def nothing_sentence(contrast: ContrastRecord, change: Estimate, smallest: float
     size = "" if smallest is None else f" A parameter showing a change of {smallest:z.3f} or more would have been found at this size."
     limits = "" if change.low is None or change.high is None else f" [{change.low:z.3f}, {change.high:z.3f}]"
     return f"No change is detectable between {contrast.before} and {contrast.after} (D {change.estimate:z.3f}{limits}).{size}"
+
+
+def further_sentence(others: tuple[Estimate, ...]) -> str:
+    """The other transitions of the run, and how to look at them."""
+    where = ", ".join(steps(e) for e in others)
+    noun = "A further transition lies" if len(others) == 1 else "Further transitions lie"
+    return f"{noun} at {where}; --transition 2 analyses the next one."
+
+
+def order_sentence(order: OrderRecord) -> str:
+    """One settled order of two parameters."""
+    e = order.lag
+    limits = "" if e.low is None or e.high is None else f" [{e.low:.0f}, {e.high:.0f}]"
+    first, second = (name if name == "length" else f"“{name}”" for name in (order.first, order.second))
+    return f"{first[0].upper()}{first[1:]} moved before {second}, by {e.estimate:.0f}{limits} steps."
