@@ -124,10 +124,10 @@ def _draw(
             if not len(going):
                 break
             if len(going) < len(alive):  # finished rows leave the batch
-                going = going.to(device)
-                cache.batch_select_indices(going)
-                alive, mask, position = alive[going], mask[going], position[going]
-            tokens = chosen.to(device)[going.cpu() if going.is_cuda else going].to(device)
+                kept = going.to(device)
+                cache.batch_select_indices(kept)
+                alive, mask, position = alive[kept], mask[kept], position[kept]
+            tokens = chosen[going].to(device)
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
             position = position[:, -1:] + 1
     return drawn, total.tolist()
