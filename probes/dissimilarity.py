@@ -265,6 +265,8 @@ def leave_one_out_means(contrast: Contrast, values: np.ndarray) -> np.ndarray:
     loo = np.full(int(contrast.group.max()) + 1, np.nan)
     for g in range(loo.size):
         rows = contrast.complete(contrast.group != g)
+        if rows.size == 0:  # one response a side: without this group no prompt has both
+            continue
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
             loo[g] = part.mean(values[rows])

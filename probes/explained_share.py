@@ -138,6 +138,8 @@ def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
     change, total = np.full(n_groups, np.nan), np.full(n_groups, np.nan)
     for g in range(n_groups):
         rows = contrast.complete(contrast.group != g)
+        if rows.size == 0:  # one response a side: without this group no prompt has both
+            continue
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
             per_prompt, total[g], _ = _whole(part, x[rows])
