@@ -106,7 +106,7 @@ def test_levels_on_either_side_are_the_planted_ones(world: PlantedRun, both: tup
     assert levels is not None
     for shown, table in ((levels.before, world.before), (levels.after, world.after)):
         exact_levels = [float(np.mean(np.sum(table * (world.labels[0] == k), axis=1))) for k in range(5)]
-        assert shown == pytest.approx(exact_levels, abs=0.03)
+        assert shown == pytest.approx(exact_levels, abs=0.05)
         assert sum(shown) == pytest.approx(1.0)
     assert (levels.missing_before, levels.missing_after, levels.cannot_tell, levels.unreadable, levels.refused) == (0.0, 0.0, 0, 0, 0)
 
