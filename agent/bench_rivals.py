@@ -19,7 +19,7 @@ from agent.bench_problems import Problem
 from agent.llm.scripted import ScriptedJudge
 
 THRESHOLD = 0.01
-N_HALVES = 100
+N_HALVES = 50
 N_BOOTSTRAP = 1000
 LEVEL = 0.05
 
@@ -61,10 +61,10 @@ def lasso_rule(level: np.ndarray, after: np.ndarray, direction: Sequence[int], r
 def bootstrap_rule(level: np.ndarray, after: np.ndarray, direction: Sequence[int], rng: np.random.Generator) -> list[int]:
     """Candidates whose percentile interval of the difference of means excludes zero. Arguments as `direction_rule`."""
     differences = np.zeros((N_BOOTSTRAP, level.shape[0]))
-    known, value = np.isfinite(level), np.nan_to_num(level)
+    known, value = np.isfinite(level).astype(float), np.nan_to_num(level)
     for side, sign in ((after, 1.0), (~after, -1.0)):
         rows = np.flatnonzero(side)
-        count = rng.multinomial(rows.size, np.full(rows.size, 1 / rows.size), size=N_BOOTSTRAP)
+        count = rng.multinomial(rows.size, np.full(rows.size, 1 / rows.size), size=N_BOOTSTRAP).astype(float)
         seen = np.maximum(count @ known[:, rows].T, 1)
         differences += sign * (count @ value[:, rows].T) / seen
     low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
