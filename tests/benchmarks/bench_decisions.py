@@ -251,8 +251,8 @@ def run(quick: bool) -> Section:
     limit, direct, whole = (_percent(float(x)) for x in (allowed, rates["ours"], loop_rate))
     wrong = "; ".join(f"{kind}s {_percent(mean)}, {_percent(most)} in the worst row" for kind, (mean, most) in worst.items())
     bar = (
-        f"Bars: anything accepted in at most {limit} of {n_nulls} nulls (found {direct}; whole loop {whole}); paraphrases and length labels "
-        f"accepted in at most 5% (found: {wrong}); recall from unique share {LARGE:g} at 20 x 20 with likelihoods at least 90% "
+        f"Bars: anything accepted in at most {limit} of {n_nulls} nulls (found {direct}; whole loop {whole}); paraphrases and length "
+        f"labels accepted in at most 5% (found: {wrong}); recall from unique share {LARGE:g} at 20 x 20 with likelihoods at least 90% "
         f"(found {_percent(found)}): {'met' if met else 'NOT met'}."
     )
     return Section(
@@ -262,9 +262,10 @@ def run(quick: bool) -> Section:
         rows=[*rows, *recalled],
         bar=bar,
         notes=[
-            "“Decided directly”: split, rounds, levels and tests as in the loop, on drawn labels; “whole loop”: such problems as texts, "
-            "read by a scripted judge, through agent.graph.run_loop.",
-            f"Nulls: sizes {', '.join(f'{p} x {n}' for p, n in SIZES)} in turn; 10 candidates each, none with anything to do with the change.",
+            "“Decided directly”: split, rounds, levels and tests as in the loop, on drawn labels; “whole loop”: such "
+            "problems as texts, read by a scripted judge, through agent.graph.run_loop.",
+            f"Nulls: sizes {', '.join(f'{p} x {n}' for p, n in SIZES)} in turn; 10 candidates each, none with anything "
+            "to do with the change.",
             "Rivals see the same readings of all responses: direction matches by .01; one minus selection frequency of a lasso below .05; "
             "percentile bootstrap excludes zero, uncorrected.",
         ],
