@@ -20,6 +20,7 @@ from probes.explained_share import center_within_prompt, dummies
 _BLOCK_BYTES = 16 * 2**20
 _SINGULAR = 1e-9
 """Directions of a candidate of which the base leaves less than this part count as explained already."""
+_ROUNDING = 1e-10
 _NOTHING = 1e-12
 """Variance (per prompt) that rounding leaves of a candidate that is constant within every prompt."""
 
@@ -93,7 +94,8 @@ def _levels(label: np.ndarray) -> np.ndarray:
 
 def _family_wise(observed: np.ndarray, permuted: np.ndarray) -> PermutationTest:
     mean, deviation = permuted.mean(axis=1), permuted.std(axis=1)
-    dull = ~(deviation > 0)
+    # a label that no permutation changes (a level for every response) differs by rounding only
+    dull = ~(deviation > _ROUNDING * np.abs(mean))
     scale = np.where(dull, 1.0, deviation)
     z = np.where(dull, 0.0, (observed - mean) / scale)
     z_null = np.where(dull[:, None], -np.inf, (permuted - mean[:, None]) / scale[:, None])
