@@ -88,7 +88,7 @@ def _hypotheses(config: RunConfig, judge: Judge) -> list[OrderParameter]:
         if judge.id == "embedded" and parameter.rule is None:
             raise ConfigError(
                 f"--hypotheses {config.hypotheses}: hypothesis {k + 1}: the embedded judge applies rules: expected "
-                "rule = {{kind = ...}}, found none; or choose a judge that reads with --judge"
+                "rule = {kind = ...}, found none; or choose a judge that reads with --judge"
             )
     return given
 
