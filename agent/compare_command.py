@@ -127,7 +127,9 @@ def _shown_rows(found: Comparison, every: bool) -> tuple[list[ComparedParameter]
 
 def _heading(row: ComparedParameter, n_runs: int) -> str:
     tested = "" if row.tested_in == n_runs else f", tested in {row.tested_in}"
-    return f"accepted in {row.accepted_in} of {n_runs} runs{tested}"
+    lowest = min((f.similarity for f in row.findings if f is not None), default=1.0)
+    words = f"; recognised by its words ({lowest:.2f} alike or more)" if row.match == "same words" else ""
+    return f"accepted in {row.accepted_in} of {n_runs} runs{tested}{words}"
 
 
 # ---- for the terminal
@@ -144,7 +146,7 @@ def plain(found: Comparison, every: bool = False, width: int = PLAIN_WIDTH) -> s
 
 
 def renderables(found: Comparison, every: bool = False) -> list[RenderableType]:
-    """A table of the runs, a small table per order parameter, and what makes the numbers incomparable."""
+    """A table of the runs, one of each order parameter, and what makes the numbers incomparable."""
     from rich.text import Text
 
     from agent.report.visible import one_line
@@ -152,13 +154,13 @@ def renderables(found: Comparison, every: bool = False) -> list[RenderableType]:
     out: list[RenderableType] = [_table(RUN_HEADINGS, [_run_cells(run) for run in found.runs])]
     rows, hidden = _shown_rows(found, every)
     for row in rows:
-        title = Text.assemble((one_line(row.name, 100), "bold"), f"  {_heading(row, len(found.runs))}")
+        title = Text.assemble((one_line(row.name, 110), "bold"), f"\n{_heading(row, len(found.runs))}")
         cells = [_row_cells(run, f, row.name) for run, f in zip(found.runs, row.findings, strict=True)]
-        out += [Text(""), title, _table(ROW_HEADINGS, cells)]
+        out += [title, _table(ROW_HEADINGS, cells)]
     if not rows:
-        out += [Text(""), Text("No run accepted an order parameter.")]
+        out.append(Text("No run accepted an order parameter."))
     if hidden:
-        out += [Text(""), Text(hidden, style="dim")]
+        out.append(Text(hidden, style="dim"))
     out += [Text(""), Text("What would make these numbers wrong", style="bold")]
     return [*out, *(Text(f"- {one_line(caution, 600)}") for caution in found.cautions)]
 
@@ -174,7 +176,9 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Renderable
     for heading in headings:
         grid.add_column(heading, overflow="fold", justify="left" if heading in WORDS else "right")
     for row in rows:
-        grid.add_row(*(Text(one_line(cell, 100)) for cell in row))
+        # intervals stand on a line of their own
+        cells = [(heading, one_line(cell, 100)) for heading, cell in zip(headings, row, strict=True)]
+        grid.add_row(*(Text(cell if heading in WORDS else cell.replace(" [", "\n[")) for heading, cell in cells))
     return grid
 
 
@@ -189,7 +193,7 @@ def markdown_text(found: Comparison, every: bool = False) -> str:
     blocks = ["# Order parameters of several runs", _markdown_table(RUN_HEADINGS, [_run_cells(run) for run in found.runs])]
     for row in rows:
         cells = [_row_cells(run, f, row.name) for run, f in zip(found.runs, row.findings, strict=True)]
-        blocks += [f"## {escape(row.name)}", f"{_heading(row, len(found.runs)).capitalize()} ({row.match})."]
+        blocks += [f"## {escape(row.name)}", f"{_heading(row, len(found.runs)).capitalize()}."]
         blocks.append(_markdown_table(ROW_HEADINGS, cells))
     if not rows:
         blocks.append("No run accepted an order parameter.")

@@ -218,6 +218,11 @@ def sample_of(work: Workbench) -> Sample:
         if asked:
             raise
         return _every_side(work.recording, str(error))
+    return contrast_sample(contrast, spec)
+
+
+def contrast_sample(contrast: Contrast, spec: ContrastSpec) -> Sample:
+    """The responses of a contrast: how much each speaks for *before* and *after* follows from s and its weight, `w (1 +- s)`."""
     w, s = contrast.weight, contrast.s
     n, n_before = s.size, int(np.sum(s > 0))
     counts = (n, n) if contrast.likelihoods else (n_before, n - n_before)
@@ -350,7 +355,7 @@ def side_profile(sample: Sample, side: Side, level: np.ndarray, n_levels: int) -
                 means[g] = part.mean(axis=0)
     read = (side.mass > 0) & (level >= 0)
     n_read = np.bincount(sample.prompt[read], minlength=sample.n_prompts)[mine]
-    trials = int((n_read > 0).sum()) if sample.by_prompt else int(n_read.min(initial=0)) * mine.size
+    trials = int((n_read > 0).sum()) if sample.by_prompt else int(n_read.min()) * mine.size
     return SideProfile(profile(table.mean(axis=0)), profile(means), trials if sample.unweighted else 0)
 
 

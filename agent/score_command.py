@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from agent.config import RunConfig
     from agent.records import Estimate, Findings
-    from agent.score import GateRecord, ParameterScore, Score
+    from agent.score import GateRecord, ParameterScore, Score, SideScore
     from agent.score_expression import Expression
 
 FILE_NAME = "score.json"
 PLAIN_WIDTH = 120
+SIDES_SHOWN = 3
 EXAMPLES = """
 \b
 Examples:
@@ -249,11 +250,12 @@ def renderables(found: Score) -> list[RenderableType]:
 
     out: list[RenderableType] = [Text(one_line(sentence, 600), style="bold") for sentence in found.sentences]
     if found.contrast is not None:
-        out += [Text(""), _shares(found)]
+        out.append(_shares(found))
     judged = [p for p in found.parameters if p.judged]
     for p in judged:
-        out += [Text(""), Text(one_line(p.parameter.name, 80), style="bold"), _levels(found, p)]
-    out.append(Text(""))
+        out += [Text(one_line(p.parameter.name, 120), style="bold"), *_levels(found, p)]
+    if not judged:
+        out.append(Text(""))
     if found.contrast is not None:
         bound = "at least " if found.change_is_bound and found.change and "at least" not in found.change.note else ""
         out.append(Text(f"Total change  D {bound}{value(found.change, 3)}; when found D {_found_total(found)}"))
@@ -287,7 +289,7 @@ def _shares(found: Score) -> RenderableType:
         cells = (value(p.shift, 2, "+"), _bare(was.shift, "+"), value(p.change), value(was.change), value(p.share), value(was.share))
         if not p.judged:
             cells = ("not judged", *cells[1:])
-        grid.add_row(Text(f"{one_line(p.parameter.name, 80)} [{p.parameter.badge}]"), *(Text(_two_lines(cell)) for cell in cells))
+        grid.add_row(Text(f"{one_line(p.parameter.name, 120)} [{p.parameter.badge}]"), *(Text(_two_lines(cell)) for cell in cells))
     grid.add_section()
     together = (value(found.joint), value(found.found_joint))
     grid.add_row(Text("all together"), "", "", "", "", *(Text(_two_lines(cell)) for cell in together))
@@ -298,27 +300,34 @@ def _two_lines(cell: str) -> str:
     return cell.replace(" [", "\n[")
 
 
-def _levels(found: Score, p: ParameterScore) -> RenderableType:
+def _levels(found: Score, p: ParameterScore) -> list[RenderableType]:
+    """A table of levels, or several where there are too many sides for one."""
+    # a single side says the same as all together
+    sides = p.sides if len(p.sides) > 2 else p.sides[1:]
+    return [_levels_of(found, p, sides[k : k + SIDES_SHOWN]) for k in range(0, len(sides), SIDES_SHOWN)]
+
+
+def _levels_of(found: Score, p: ParameterScore, sides: tuple[SideScore, ...]) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from agent.report.visible import one_line
 
-    # a single side says the same as all together
-    sides = p.sides if len(p.sides) > 2 else p.sides[1:]
     was = p.found
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     grid.add_column("level", min_width=16, overflow="fold")
     for side in sides:
         grid.add_column(Text(one_line(side.side, 40)), justify="right")
-    for name in (found.found_contrast.before, found.found_contrast.after):
-        grid.add_column(Text(f"found: {one_line(name, 30)}"), justify="right")
+    contrast = found.found_contrast
+    grid.add_column(Text(f"found: {one_line(contrast.before, 30)} → {one_line(contrast.after, 30)}"), justify="right", max_width=24)
     for k, anchor in enumerate(p.parameter.levels):
         before, after = (None if rates is None else rates[k] for rates in (was.before, was.after))
         cells = [value(side.rates[k]) for side in sides]
-        grid.add_row(Text(f"{k} {one_line(anchor, 60)}"), *map(Text, cells), _bare(before), _bare(after))
+        grid.add_row(Text(f"{k} {one_line(anchor, 120)}"), *map(Text, cells), f"{_bare(before)} → {_bare(after)}")
     grid.add_section()
-    grid.add_row(Text("expected level"), *(Text(value(s.mean)) for s in sides), _bare(was.mean_before), _bare(was.mean_after))
-    grid.add_row(Text("missing"), *(Text(value(s.missing)) for s in sides), _bare(was.missing_before), _bare(was.missing_after))
+    means = f"{_bare(was.mean_before)} → {_bare(was.mean_after)}"
+    grid.add_row(Text("expected level"), *(Text(value(s.mean)) for s in sides), means)
+    missing = f"{_bare(was.missing_before)} → {_bare(was.missing_after)}"
+    grid.add_row(Text("missing"), *(Text(value(s.missing)) for s in sides), missing)
     return grid
