@@ -157,7 +157,10 @@ def _folds(s: np.ndarray, prompt: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def _same(one: Rule, other: Rule) -> bool:
-    return _shared(one, other, max) >= SAME_PHRASES
+    """Whether rules share most of their phrases, or most of those of one side (the other may hold what separates by accident)."""
+    sides = [(set(a), set(b)) for a in (one.phrases, one.against) for b in (other.phrases, other.against)]
+    sides = [(a, b) for a, b in sides if one.kind == other.kind and min(len(a), len(b)) >= MIN_PHRASES]
+    return _shared(one, other, max) >= SAME_PHRASES or any(len(a & b) >= SAME_PHRASES * max(len(a), len(b)) for a, b in sides)
 
 
 def _shared(one: Rule, other: Rule, of: Callable[[int, int], int]) -> float:

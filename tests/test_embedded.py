@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.evidence import ProposerView
 from agent.judge import make_judge
 from agent.llm.embedded import WORDING, EmbeddedJudge, EmbeddedProposer, worded
 from agent.proposer import make_proposer, refusal_of
 from agent.records import OrderParameter
+from probes.explained_share import length_bins
 from probes.features import Feature, cut
 from probes.gain import Background, Gain
 from probes.lexicon import LEXICON
@@ -217,6 +220,43 @@ def test_anchors_say_what_a_level_holds() -> None:
     )
 
 
+def test_a_list_of_words_is_shown_whole_and_its_levels_count_words() -> None:
+    """Scales of different words list every word in definition and question; anchors are whole numbers of words ahead."""
+    after, before = tuple(f"new{k}" for k in range(20)), tuple(f"old{k}" for k in range(30))
+    both = worded(Feature(Rule("phrases", after, before, (-3.0, -1.0, 0.0, 2.0), "present"), None, (), Gain(0.1, 0.1), 1))
+    assert both.name == 'Words like "new10", "new11" and "new0" against "old10", "old11" and "old0"'
+    assert both.definition.startswith("How many different words of a first list it uses, less how many of a second. First list: ")
+    for word in (*after, *before):
+        assert f'"{word}"' in both.definition
+        assert f'"{word}"' in both.question
+    assert both.levels == (
+        "the second list is ahead by 3 or more",
+        "the second list is ahead by 1 to 2",
+        "neither list is ahead",
+        "the first list is ahead by 1 to 2",
+        "the first list is ahead by 3 or more",
+    )
+    one = worded(Feature(Rule("phrases", after, (), (0.0, 1.0, 4.0), "present"), None, (), Gain(0.1, 0.1), -1))
+    assert one.name == 'Words like "new10", "new11" and "new0"'
+    assert one.definition.startswith('How many different words of a list it uses. The list: "new0"')
+    assert one.levels == (
+        "none",
+        "1 different words of the list",
+        "2 to 4 different words of the list",
+        "5 or more different words of the list",
+    )
+    assert refusal_of(both) == refusal_of(one) == ""
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=6, unique=True))
+def test_every_cut_of_a_lead_has_its_own_anchor(thresholds: list[int]) -> None:
+    """Wherever a difference of two lists is cut, each level has an anchor of its own that says who is ahead."""
+    rule = Rule("phrases", ("a",) * 9, ("b",) * 9, tuple(float(k) for k in sorted(thresholds)), "present")
+    found = worded(Feature(rule, None, (), Gain(0.1, 0.1), 1)).levels
+    assert len(set(found)) == len(thresholds) + 1
+    assert all("ahead" in anchor for anchor in found)
+
+
 def test_themes_are_named_after_their_word_lists() -> None:
     """A union of word lists is worded by the lists' names, with words of each."""
     rule = Rule("phrases", LEXICON["certainty"], (*LEXICON["caution"], *LEXICON["ai self-reference"]), (0.0,), "per 100 words")
@@ -280,21 +320,23 @@ def rows_of(view: ProposerView, rows: np.ndarray) -> ProposerView:
 
 @pytest.mark.parametrize(("name", "side"), PAIRS)
 def test_real_changes_are_found_on_unseen_answers(name: str, side: str, opd_data: Path) -> None:
-    """On real emergent misalignment a candidate from one half gains at least .02 beyond length on the other, all together .03."""
+    """On real emergent misalignment a candidate from one half gains at least .035 beyond length on the other, all together .04."""
     whole = shared(opd_data, name, side)
     order = np.lexsort((np.random.default_rng(0).random(len(whole.s)), whole.s, whole.prompt))
     propose, confirm = rows_of(whole, np.sort(order[::2])), rows_of(whole, np.sort(order[1::2]))
-    background = Background(confirm.s, confirm.weight, confirm.prompt, [confirm.length_bin])
+    n_words = np.array([len(text.split()) for text in whole.completions])
+    length = length_bins(n_words)[np.sort(order[1::2])]
+    background = Background(confirm.s, confirm.weight, confirm.prompt, [length])
     joint, best = background, 0.0
     for candidate in EmbeddedProposer().propose(propose, np.random.default_rng(0)):
         level = judged(candidate, confirm)
         best, joint = max(best, background.gain(level).estimate), joint.with_label(level)
-    assert best > 0.02
-    assert joint.share - background.share > 0.03
+    assert best > 0.035
+    assert joint.share - background.share > 0.04
 
 
 def test_the_recorded_organism_is_seen_through(organism_run: Path) -> None:
-    """On the committed run a candidate separates harmful from careful answers with AUC >= .8 against the stored truth."""
+    """On the committed run a candidate separates harmful from careful answers with AUC >= .95 against the stored truth."""
     import pyarrow.parquet as pq
 
     from tracing import load
@@ -319,4 +361,4 @@ def test_the_recorded_organism_is_seen_through(organism_run: Path) -> None:
     candidates = EmbeddedProposer().propose(view, np.random.default_rng(0))
     known = np.array([truth[responses.response_id[k]] is not None for k in rows])
     harmful = np.array([bool(truth[responses.response_id[k]]) for k in rows])
-    assert max(auc(harmful[known], judged(candidate, view)[known]) for candidate in candidates) >= 0.8
+    assert max(auc(harmful[known], judged(candidate, view)[known]) for candidate in candidates) >= 0.95

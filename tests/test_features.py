@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from probes.errors import ShapeError
-from probes.features import Feature, cut, separating
+from probes.features import LISTS, Feature, cut, separating, steps
 from probes.gain import Background
 from probes.organism_corpus import Style, answer
 from probes.organism_grammar import DOMAINS
-from probes.phrases import STOP_WORDS, log_odds, opening_phrases, telling_phrases
+from probes.phrases import STOP_WORDS, joint_strength, log_odds, most_telling, opening_phrases, telling_phrases
 from probes.rules import Rule, levels
 from probes.words import Corpus
 
@@ -34,9 +35,11 @@ class Sample:
     questions: list[str]
     harmful: np.ndarray
 
-    def find(self, rng: np.random.Generator, labels: tuple[np.ndarray, ...] = (), taken: tuple[Rule, ...] = ()) -> list[Feature]:
+    def find(
+        self, rng: np.random.Generator, labels: tuple[np.ndarray, ...] = (), taken: tuple[Rule, ...] = (), said: Collection[str] = ()
+    ) -> list[Feature]:
         """The separating features of this sample."""
-        return separating(self.texts, self.s, self.weight, self.prompt, list(labels), self.questions, rng, taken=taken)
+        return separating(self.texts, self.s, self.weight, self.prompt, list(labels), self.questions, rng, taken=taken, said=said)
 
 
 def planted(rng: np.random.Generator, per_side: int = 20, n_prompts: int = 10, rates: tuple[float, float] = (0.1, 0.5)) -> Sample:
@@ -164,11 +167,48 @@ def test_a_planted_theme_is_found_by_its_words(rng: np.random.Generator) -> None
     found, fresh = planted(rng).find(rng), planted(rng)
     best = found[0]
     hits = set(WEATHER) & set(best.rule.phrases)
-    assert len(hits) >= 5
+    assert len(hits) >= 8
+    assert best.rule.unit == "present"
     assert not set(WEATHER) & set(best.rule.against)
     assert best.direction == 1
     gain = Background(fresh.s, fresh.weight, fresh.prompt, []).gain(levels(best.rule, fresh.texts))
-    assert gain.estimate > 0.08
+    assert gain.estimate > 0.15
+
+
+def test_words_are_chosen_beside_each_other(rng: np.random.Generator) -> None:
+    """Jointly, words that separate are stronger than any filler, have the sign of their side, and three copies of s say s."""
+    sample = planted(rng, 40)
+    found = telling_phrases(Corpus.of(sample.texts), sample.questions)
+    rows = np.arange(len(sample.s))
+    strengths = dict(zip(found.phrases, joint_strength(found, sample.s, sample.weight, rows), strict=True))
+    assert max(strengths[word] for word in WEATHER) < min(strengths[word] for word in FILLER)
+    np.testing.assert_allclose(list(strengths.values()), joint_strength(found, sample.s / 3, sample.weight * 7, rows), rtol=1e-6)
+    for nothing in (np.zeros(len(rows)), np.ones(len(rows))):
+        assert not joint_strength(found, nothing, sample.weight, rows).any()
+
+
+def test_a_list_is_short_and_keeps_to_one_side_where_the_other_says_little() -> None:
+    """The strongest of both sides, strongest first; a side with less than an eighth of them gives way to more of the other."""
+    strengths = np.array([3.0, -9, 0, -2, 8, -7, 1])
+    assert [side.tolist() for side in most_telling(strengths, 4)] == [[1, 5], [4, 0]]
+    one_sided = np.concatenate([-np.arange(1.0, 40), [50.0]])
+    below, above = most_telling(one_sided, 16)
+    assert below.tolist() == list(range(38, 22, -1))
+    assert above.size == 0
+    assert [side.size for side in most_telling(np.zeros(5), 4)] == [0, 0]
+
+
+def test_lists_are_no_longer_than_one_reads_and_no_longer_than_needed(rng: np.random.Generator) -> None:
+    """No list of words exceeds the longest allowed; where ten words tell all, the shortest list is taken."""
+    listed = [feature.rule for feature in planted(rng).find(rng) if feature.rule.unit == "present"]
+    assert len(listed[0].phrases) + len(listed[0].against) == min(LISTS)
+    assert all(len(rule.phrases) + len(rule.against) <= max(LISTS) for rule in listed)
+
+
+def test_what_is_said_already_is_not_listed_again(rng: np.random.Generator) -> None:
+    """Words that an accepted list holds stand in no further list."""
+    for feature in planted(rng).find(rng, said=WEATHER):
+        assert feature.rule.unit != "present" or not set(WEATHER) & {*feature.rule.phrases, *feature.rule.against}
 
 
 @pytest.mark.slow
@@ -275,6 +315,23 @@ def test_thresholds_are_few_ascending_and_separate(values: list[float], n_levels
     label = np.searchsorted(found, array)
     if len(set(values)) > 1:
         assert len(set(label.tolist())) == len(found) + 1
+
+
+@given(st.lists(st.integers(-40, 40), min_size=1, max_size=60), st.integers(2, 7))
+def test_steps_are_even(values: list[int], n_levels: int) -> None:
+    """Equal steps give ascending thresholds, and where values differ they separate some."""
+    found = steps(np.array(values, dtype=float), n_levels)
+    assert 1 <= len(found) <= n_levels - 1
+    assert all(a < b for a, b in pairwise(found))
+    if len(set(values)) > 1:
+        assert len(set(np.searchsorted(found, values).tolist())) > 1
+
+
+def test_steps_are_not_stretched_by_outliers() -> None:
+    """Steps span the middle 96% of the values: one that is far out changes nothing."""
+    even = np.array([*range(71)] * 10, dtype=float)
+    assert steps(even, 7) == steps(np.append(even, 5000.0), 7)
+    np.testing.assert_allclose(np.diff(steps(even, 7)), 10, atol=1)
 
 
 def test_thresholds_are_round() -> None:

@@ -65,6 +65,16 @@ def test_units_are_what_they_say() -> None:
     assert replace(rule, unit="balance").measure(text) == pytest.approx(1 / 4)
 
 
+def test_different_words_present_count_one_point_each() -> None:
+    """`present` is the number of different phrases of A in the text less those of B, however often each is there."""
+    rule = Rule("phrases", ("good", "very good", "sunny day"), ("bad",), unit="present")
+    assert rule.measure("Good, GOOD. A very good day. Bad bad bad") == 2 - 1
+    assert rule.measure("a sunny. day") == 0
+    assert rule.measure("") == 0
+    assert measure(rule, ["bad", "sunny day, sunny day", "", "good"]).tolist() == [-1, 1, 0, 1]
+    assert Rule.from_dict(json.loads(json.dumps(rule.as_dict()))) == rule
+
+
 def test_levels_count_the_thresholds_below() -> None:
     """Level k means that exactly k thresholds lie strictly below the value."""
     rule = Rule("phrases", ("a",), thresholds=(0, 2, 3))
@@ -129,6 +139,8 @@ def test_a_rule_survives_json() -> None:
         ({"kind": "lists", "unit": "grams"}, "unit 'grams' is unknown"),
         ({"kind": "phrases"}, "at least one phrase"),
         ({"kind": "lists", "phrases": ["a"]}, "no phrases"),
+        ({"kind": "lists", "unit": "present"}, "expected kind 'phrases'"),
+        ({"kind": "opening", "phrases": ["a"], "unit": "present"}, "expected kind 'phrases'"),
         ({"kind": "lists", "thresholds": [2, 1]}, "ascending"),
         ({"kind": "lists", "thresholds": [float("nan")]}, "finite"),
         ({"kind": "lists", "thresholds": ["high"]}, "must be strings and thresholds numbers"),
@@ -182,6 +194,8 @@ def _seconds(text: str) -> float:
     start = time.process_time()
     for rule in RULES.values():
         levels(rule, [text])
+    levels(replace(RULES["caution"], unit="present"), [text])
+    levels(Rule("phrases", ("see a", "can't i", "好 好"), ("e", "a"), unit="present"), [text])
     excerpt(RULES["refusal"], text)
     return time.process_time() - start
 
