@@ -22,7 +22,8 @@ def run(quick: bool) -> Section:
         columns=COLUMNS,
         rows=rows,
         bar=(
-            f"Bar: |bias| of single, joint and unique at most {LARGEST_BIAS} (largest {bias:.4f}), coverage at least {100 * LEAST_COVERAGE:.1f}% "
+            f"Bar: absolute bias of single, joint and unique at most {LARGEST_BIAS} (largest {bias:.4f}), "
+            f"coverage at least {100 * LEAST_COVERAGE:.1f}% "
             f"(least {100 * coverage:.1f}%): {'met' if met else 'NOT met'}."
         ),
         notes=[f"{n_runs} planted runs a cell; without likelihoods the quantity is D[O]."],
