@@ -28,6 +28,8 @@ LEAST_PER_LEVEL = 8
 """Responses a level needs in both readings together, halved; rarer ones are merged with the next level."""
 LEAST_RELIABLE = 0.1
 """Where two readings agree less than this (or than 2/sqrt n, chance), their error is not undone any further: 1/agreement would explode."""
+LEAST_LEFT = 0.05
+"""A direction of a candidate of which the accepted set leaves less than this part is taken to gain nothing: its gain cannot be told."""
 _SINGULAR = 1e-9
 
 
@@ -66,7 +68,7 @@ def beyond_second_reading(contrast: Contrast, first: Sequence[np.ndarray], secon
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if not np.array_equal(a, b)]
     exact = _orthonormal(contrast, [dummies(a) for a, b in zip(first, second, strict=True) if np.array_equal(a, b)])
     read = [_same_levels(a, b) for a, b in pairs]
-    c = _left_by(exact, _scaled(contrast, [dummies(candidate)]))
+    c = _new_directions(exact, _scaled(contrast, [dummies(candidate)]))
     s = _left_by(exact, _scaled(contrast, [contrast.s[:, None]]))[:, 0]
     x, z = (_left_by(exact, _scaled(contrast, [pair[k] for pair in read])) for k in (0, 1))
     x, z, reliability = _reliable_directions(x, z)
@@ -95,8 +97,7 @@ def _tested(scores: np.ndarray, spread: np.ndarray, free: int, n_prompts: int, r
     statistic = float(np.sum((vectors[:, kept].T @ u) ** 2 / size[kept]))
     p_value = float(stats.f.sf(statistic / kept.sum(), kept.sum(), free)) if kept.any() else 1.0
     values, turned = np.linalg.eigh(spread)
-    # a direction of C that the accepted set leaves nothing of cannot gain
-    solid = values > 1e-6 * max(float(values.max(initial=0.0)), 1e-300)
+    solid = values > LEAST_LEFT
     inverse = (turned[:, solid] / values[solid]) @ turned[:, solid].T
     return Beyond(float(u @ inverse @ u - np.sum(inverse * v)) / n_prompts, p_value, reliability)
 
@@ -130,6 +131,12 @@ def _orthonormal(contrast: Contrast, columns: Sequence[np.ndarray]) -> np.ndarra
 
 def _left_by(basis: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.asarray(columns - basis @ (basis.T @ columns))
+
+
+def _new_directions(basis: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Orthonormal directions of what exact labels leave of a candidate; none when it is one of them."""
+    u, size, _ = np.linalg.svd(_left_by(basis, columns), full_matrices=False)
+    return np.asarray(u[:, size > 1e-7 * max(float(np.linalg.norm(columns)), 1e-300)])
 
 
 def _reliable_directions(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
