@@ -16,6 +16,10 @@ PEAK_OVER_MEDIAN_LOW = 1.3
 """... with the lower limit of that ratio above this."""
 
 
+_ROUNDING = 1e-10
+"""D that rounding alone can show, and more."""
+
+
 @dataclass(frozen=True)
 class TransitionCurve:
     """Linear dissimilarity between the windows left and right of every split with complete windows.
@@ -84,7 +88,7 @@ def transition_curve(
     total = left + right
     with np.errstate(invalid="ignore", divide="ignore"):
         s = np.where(total > 0, (left - right) / total, 0.0)
-    raw = total / 2 / density[:, None]
+        raw = total / 2 / density[:, None]
     indicator = np.zeros((int(prompt.max()) + 1, prompt.size))
     indicator[prompt, np.arange(prompt.size)] = 1.0
     n = indicator.sum(axis=1)[:, None]
@@ -144,10 +148,11 @@ def find_transitions(curve: TransitionCurve, learning_rate: np.ndarray | None = 
         The highest peak, whether it is a transition (`found`) or not, then every further peak that is one.
     """
     values = curve.curve
-    first = _tested(curve, int(np.argmax(values)), learning_rate)
+    highest = int(np.argmax(np.where(np.isfinite(values), values, -1.0)))
+    first = _tested(curve, highest, learning_rate)
     if not first.found:
         return [first]
-    kept = [int(np.argmax(values))]
+    kept = [highest]
     out = [first]
     for peak in sorted(_local_maxima(values), key=lambda k: -values[k]):
         if all(_apart(values, peak, other, 2 * curve.window) for other in kept):
@@ -165,7 +170,7 @@ def _local_maxima(values: np.ndarray) -> list[int]:
 
 def _apart(values: np.ndarray, a: int, b: int, distance: int) -> bool:
     low, high = min(a, b), max(a, b)
-    return high - low >= distance and values[low : high + 1].min() <= min(values[a], values[b]) / 2
+    return high - low >= distance and np.nanmin(values[low : high + 1]) <= min(values[a], values[b]) / 2
 
 
 def _tested(curve: TransitionCurve, peak: int, learning_rate: np.ndarray | None) -> Transition:
@@ -185,11 +190,24 @@ def _tested(curve: TransitionCurve, peak: int, learning_rate: np.ndarray | None)
 
 
 def _peak_ratio(values: np.ndarray, loo: np.ndarray, peak: int) -> Interval:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return jackknife(float(values[peak] / np.median(values)), loo[:, peak] / np.median(loo, axis=1))
+    """Peak over median of the known splits, its interval on the log scale, as where little else moves the median is near 0."""
+    known = np.isfinite(values)
+    if not known[peak]:
+        return jackknife(float("nan"), loo[:, peak])
+    # a median of 0 (equal checkpoints) counts as what rounding could make of it
+    ratio = float(max(values[peak], _ROUNDING) / max(np.median(values[known]), _ROUNDING))
+    parts = np.maximum(loo[:, peak], _ROUNDING) / np.maximum(np.median(loo[:, known], axis=1), _ROUNDING)
+    if parts.size >= 2 and np.ptp(parts) <= _ROUNDING * ratio:  # prompts that agree entirely, as where D is 1 in all of them
+        return Interval(ratio, ratio, ratio, 0.0, parts.size)
+    log = jackknife(float(np.log(ratio)), np.log(parts))
+    return Interval(ratio, float(np.exp(log.low)), float(np.exp(log.high)), ratio * log.standard_error, log.n_groups)
 
 
 def _why_not(ratio: Interval, where: str) -> str:
+    if not np.isfinite(ratio.estimate):
+        return "the curve is unknown at every split: no responses were drawn near enough"
+    if not np.isfinite(ratio.low) and ratio.estimate >= PEAK_OVER_MEDIAN:
+        return f"peak over median is {ratio.estimate:.2f}{where}, but one prompt gives it no lower limit"
     if not ratio.estimate >= PEAK_OVER_MEDIAN:
         return f"the peak of the curve is only {ratio.estimate:.2f} times its median{where} (at least {PEAK_OVER_MEDIAN:g} needed)"
     if not ratio.low > PEAK_OVER_MEDIAN_LOW:
@@ -203,7 +221,7 @@ def _peak_interval(curve: TransitionCurve, values: np.ndarray, loo: np.ndarray, 
     Each leave-one-out curve is refined around its own maximum within the windows of the peak.
     """
     from_, to = max(0, peak - 2 * curve.window), peak + 2 * curve.window + 1
-    places = np.array([_vertex(curve.split_steps, row, from_ + int(np.argmax(row[from_:to]))) for row in loo])
+    places = np.array([_vertex(curve.split_steps, row, from_ + int(np.argmax(np.nan_to_num(row[from_:to], nan=-1.0)))) for row in loo])
     return jackknife(_vertex(curve.split_steps, values, peak), places), places
 
 
@@ -212,6 +230,6 @@ def _vertex(steps: np.ndarray, values: np.ndarray, k: int) -> float:
         return float(steps[k])
     a, b, c = values[k - 1], values[k], values[k + 1]
     bend = a - 2 * b + c
-    shift = 0.0 if bend == 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
+    shift = 0.0 if bend == 0 or not np.isfinite(bend) else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
     spacing = steps[k + 1] - steps[k] if shift > 0 else steps[k] - steps[k - 1]
     return float(steps[k] + shift * spacing)
