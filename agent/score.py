@@ -677,6 +677,10 @@ def _contrast_cautions(score: Score, contrast: ContrastRecord) -> list[str]:
         out.append("There are no likelihoods here: D is only bounded below, so every share is an upper bound. D[O] is the headline.")
     if contrast.likelihoods != score.found_contrast.likelihoods:
         out.append("D comes from likelihoods on one of the two only: compare D[O] and shifts, not shares.")
+    if contrast.kind != score.found_contrast.kind:
+        out.append(
+            f"Compared is another kind of change ({contrast.kind} here, {score.found_contrast.kind} when found): shares are of another D."
+        )
     change = score.change
     if not score.change_is_bound and change is not None and change.estimate is not None and change.estimate > SATURATED:
         out.append(f"D is {change.estimate:.2f}: close to 1 it saturates and hides differences.")
