@@ -37,7 +37,7 @@ def test_a_run_directory_is_read_by_step_and_module(organism_run: Path) -> None:
     assert (factors.a.shape, factors.b.shape) == ((61, 1, 176), (61, 64, 1))
     assert not factors.b[0].any()
     assert factors.b[1:].any(axis=(1, 2)).all()
-    assert (factors.scale == 1.0).all()
+    assert (factors.scale == 0.5).all()  # alpha .5, rank 1
     assert found.notes == ()
 
 
