@@ -143,8 +143,7 @@ def onset(found: Course, near: float | None = None) -> Onset | None:
     steps = found.steps[np.isfinite(found.estimate)]
     if per_prompt.shape[1] < 2 * edge + 1 or not np.isfinite(found.estimate[[0, -1]]).all():
         return None
-    curves = np.array([np.nanmean(np.delete(per_prompt, p, axis=0), axis=0) for p in range(per_prompt.shape[0])])
-    whole = np.nanmean(per_prompt, axis=0)
+    whole, curves = _mean_of_known(per_prompt)
     shift = jackknife(float(_shift(whole, edge)), _shift(curves, edge))
     if not (shift.low > 0 or shift.high < 0):
         return None
@@ -156,6 +155,14 @@ def onset(found: Course, near: float | None = None) -> Onset | None:
         return jackknife(at, np.array([_crossing(c, steps, edge, part, at) for c in curves]))
 
     return Onset(crossing(0.1), jackknife(middle, places), crossing(0.9), shift, places)
+
+
+def _mean_of_known(per_prompt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the known prompts `(n_steps,)`, and without each prompt `(n_prompts, n_steps)`: NaN where no other is known."""
+    known = np.isfinite(per_prompt)
+    values, count = np.where(known, per_prompt, 0.0), known.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return values.sum(axis=0) / count, (values.sum(axis=0) - values) / np.where(count > known, count - known, np.nan)
 
 
 def _shift(values: np.ndarray, edge: int) -> np.ndarray:
