@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -166,12 +167,19 @@ def _discover(config: RunConfig, out: Path | None, fresh: bool, as_json: bool, q
     with shown_progress(config, quiet) as progress:
         findings, folder, finished_before = run_discovery(config, out, fresh, progress)
     if as_json:
-        sys.stdout.write((folder / "findings.json").read_text(encoding="utf-8"))
+        _print_bytes(folder / "findings.json")
         return
     _show(findings)
     if finished_before:
         typer.echo("This discovery was finished earlier; --fresh runs it again.")
     typer.echo(f"Report: {folder / 'report.html'}")
+
+
+def _print_bytes(path: Path) -> None:
+    """A file as it is, whatever encoding the terminal has."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(path.read_bytes())
+    sys.stdout.buffer.flush()
 
 
 def _show(findings: Findings) -> None:
@@ -201,7 +209,7 @@ def report(
     findings = read_findings(folder)
     paths = write_all(findings, folder)
     if as_json:
-        sys.stdout.write(paths.findings.read_text(encoding="utf-8"))
+        _print_bytes(paths.findings)
         return
     _show(findings)
     typer.echo(f"Report: {paths.html}")
@@ -230,8 +238,11 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ? and not a traceback
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="discover", standalone_mode=False)
     except Exception as error:
         line = _mistake(error)
         if line is None:
