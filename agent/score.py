@@ -654,7 +654,8 @@ def _cautions(score: Score) -> list[str]:
         out.append(f"Judged by {score.judge} here and by {score.findings_judge} when found: differences may be the judges'.")
     prompts = score.sides[0].n_prompts
     if prompts < MIN_PROMPTS:
-        out.append(f"Only {prompts} prompts: the intervals speak for these prompts only.")
+        noun = "prompt" if prompts == 1 else "prompts"
+        out.append(f"Only {prompts} {noun}: the intervals speak for these prompts only.")
     elif prompts < FEW_PROMPTS:
         out.append(f"Only {prompts} prompts: intervals are wide and cover a little less than they say.")
     if score.contrast is not None:

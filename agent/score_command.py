@@ -257,8 +257,8 @@ def renderables(found: Score) -> list[RenderableType]:
     if not judged:
         out.append(Text(""))
     if found.contrast is not None:
-        bound = "at least " if found.change_is_bound and found.change and "at least" not in found.change.note else ""
-        out.append(Text(f"Total change  D {bound}{value(found.change, 3)}; when found D {_found_total(found)}"))
+        here, then = _total(found.change, found.change_is_bound), _total(found.found_change, found.found_change_is_bound)
+        out.append(Text(f"Total change  D {here}; when found D {then}"))
         out.append(Text(f"Contrast      {one_line(contrast_text(found.contrast), 600)}"))
     out.append(Text(f"When found    {one_line(contrast_text(found.found_contrast), 600)}"))
     out.append(Text(f"Judge         {one_line(found.judge)}"))
@@ -268,9 +268,10 @@ def renderables(found: Score) -> list[RenderableType]:
     return out
 
 
-def _found_total(found: Score) -> str:
-    bound = "at least " if found.found_change_is_bound and "at least" not in found.found_change.note else ""
-    return bound + value(found.found_change, 3)
+def _total(change: Estimate | None, is_bound: bool) -> str:
+    if change is None or change.estimate is None:
+        return f"not known ({change.note})" if change is not None and change.note else "not known"
+    return ("at least " if is_bound and "at least" not in change.note else "") + value(change, 3)
 
 
 def _shares(found: Score) -> RenderableType:
