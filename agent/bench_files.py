@@ -1,19 +1,4 @@
-"""Planted problems for other tools: written as JSONL of responses, and what a tool accepted on them read back and scored.
-
-`discover bench --export DIR` writes `problems.json` and one file per problem, a JSON object per response:
-
-    {"prompt": …, "completion": …, "side": "before" | "after", "labels": {"m0": 3, "m1": null, …}}
-    {"prompt": …, "completion": …, "step": 10, "logprob": {"0": -41.2, …}, "labels": {…}}      with likelihoods
-
-`labels` is the first reading of every candidate by the problem's judge (null: missing), with its errors; the levels as they really
-are stand in the text. What is true is not written. `discover bench --external FILE` reads
-
-    {"tool": "NAME", "seed": 0, "problems": {"base/000": {"accepted": ["m0", {"id": "m3", "share": 0.2, "low": 0.1, "high": 0.3}],
-                                             "calls": 800, "seconds": 3.1}, …}}
-
-`share` is D[O]/D where likelihoods are known and D[O] elsewhere; it, its limits, calls and seconds are optional. The order of
-`accepted` counts: a paraphrase after its original is a false acceptance. Problems that are not listed are not scored.
-"""
+"""Planted problems for other tools: written as JSONL of responses, and what a tool accepted on them read back and scored."""
 
 from __future__ import annotations
 
@@ -29,6 +14,28 @@ from agent.errors import ConfigError
 from tracing.json_lines import append_lines
 
 FORMAT, VERSION = "order-parameter-bench", 1
+README = """# Planted problems
+
+Written by `discover bench --export`. `problems.json` lists the problems with their candidates; each has one file with a JSON object per
+response:
+
+    {"prompt": "...", "completion": "...", "side": "before", "labels": {"m0": 3, "m1": null}}
+    {"prompt": "...", "completion": "...", "step": 10, "logprob": {"0": -41.2, "10": -39.0}, "labels": {"m0": 3, "m1": null}}
+
+the second kind where likelihoods are known: `logprob` is the log-probability of the response under each step. `labels` is the first
+reading of every candidate by the problem's judge, with the judge's errors (null: it could not tell); the levels as they really are
+stand in the text (`m0=3`). Levels are ordinal, 0 to 4. Which candidates have anything to do with the change is not written.
+
+A tool answers with one JSON file, scored by `discover bench --external FILE` (with the same --seed, --repeats and --only):
+
+    {"tool": "NAME", "seed": 0,
+     "problems": {"base/000": {"accepted": ["m0", {"id": "m3", "share": 0.2, "low": 0.1, "high": 0.3}], "calls": 800, "seconds": 3.1}}}
+
+`accepted` is in order of acceptance: a paraphrase after its original counts as a false acceptance. `share` is D[O]/D where likelihoods are
+known and D[O] elsewhere; it, its 95% limits, `calls`, `seconds`, `tool` and `seed` are optional. Problems that are not listed are
+not scored; one in which nothing is accepted is listed with `"accepted": []`.
+"""
+"""Written beside exported problems: what they are, and how a tool answers."""
 
 
 def export(problems: Iterable[Problem], folder: Path, seed: int) -> int:
@@ -43,11 +50,11 @@ def export(problems: Iterable[Problem], folder: Path, seed: int) -> int:
         How many were written.
 
     Raises:
-        ConfigError: The folder cannot be written to or already holds problems.
+        ConfigError: The folder cannot be written to or is not empty.
     """
     index = folder / "problems.json"
-    if index.exists():
-        raise ConfigError(f"--export {folder}: expected an empty folder, found problems.json in it")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--export {folder}: expected a new or empty folder, found something there")
     entries = []
     try:
         for problem in problems:
@@ -58,6 +65,7 @@ def export(problems: Iterable[Problem], folder: Path, seed: int) -> int:
             known = problem.world.cell.likelihoods
             entries.append({"id": problem.id, "file": name, "likelihoods": known, "candidates": asked})
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(README, encoding="utf-8")
         content = {"format": FORMAT, "version": VERSION, "seed": seed, "problems": entries}
         index.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -83,7 +91,7 @@ def read_external(path: Path, seed: int) -> tuple[str, dict[str, dict[str, Any]]
         Its name, and its answer by problem id.
 
     Raises:
-        ConfigError: The file is not what the head of this module describes, or belongs to another seed.
+        ConfigError: The file is not what `README` describes, or belongs to another seed.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

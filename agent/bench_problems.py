@@ -116,18 +116,23 @@ def world(cell: Cell, seed: int) -> World:
         correlation=cell.correlation,
         course=course,
     )
-    planted = [Planted("true", direction=1 if e > 0 else -1) for e in effects] + [Planted("distractor")] * cell.distractors
+    planted = [Planted("true", direction=1 if e > 0 else -1) for e in effects]
+    planted += [Planted("distractor", direction=_either(rng)) for _ in range(cell.distractors)]
     labels = list(run.labels)
     for k in range(len(effects) if cell.paraphrases else 0):
         planted.append(Planted("paraphrase", k, planted[k].direction))
         labels.append(_paraphrase(labels[k], cell.kappa, rng))
     for _ in range(cell.length_labels):
-        planted.append(Planted("length"))
+        planted.append(Planted("length", direction=_either(rng)))
         seen = length + 0.3 * rng.standard_normal(length.shape)
         labels.append(np.searchsorted(np.linspace(-1.2, 1.2, N_LEVELS - 1) + 0.2 * rng.standard_normal(), seen))
     words = np.round(np.exp(3.4 + 0.5 * np.clip(length, -3, 3))).astype(np.int64)
     tables = PlantedRun(run.before, run.after, np.stack(labels), run.course)
     return World(cell, tables, words, tuple(planted))
+
+
+def _either(rng: np.random.Generator) -> Literal[-1, 1]:
+    return 1 if rng.random() < 0.5 else -1
 
 
 def _paraphrase(label: np.ndarray, kappa: float, rng: np.random.Generator) -> np.ndarray:

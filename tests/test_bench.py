@@ -13,7 +13,7 @@ from agent.bench import solve
 from agent.bench_card import false_acceptances, interval_score, markdown, recalled, scorecard
 from agent.bench_cells import Cell, chosen_cells, grid
 from agent.bench_command import bench
-from agent.bench_files import external_row, read_external
+from agent.bench_files import README, external_row, read_external
 from agent.bench_grid import BenchOptions, exported, problems, scored_external, solved
 from agent.bench_problems import N_LEVELS, POPULATION, Problem, World, problem, world
 from agent.bench_rivals import RIVALS, readings
@@ -205,7 +205,8 @@ def test_exported_problems_hold_everything_but_the_truth(tmp_path: Path) -> None
     assert len(recording.responses) == 2 * 20 * 3
     row = json.loads((tmp_path / entry["file"]).read_text().splitlines()[0])
     assert set(row["labels"]) == {c["id"] for c in entry["candidates"]}
-    with pytest.raises(ConfigError, match="empty folder"):
+    assert "--external" in (tmp_path / "README.md").read_text()
+    with pytest.raises(ConfigError, match="new or empty folder"):
         exported(QUICK, tmp_path, silent)
 
 
@@ -221,6 +222,15 @@ def test_another_tools_answers_are_scored_like_ours(small: Problem, tmp_path: Pa
     assert (cell["tool"], cell["runs"], cell["recall"], cell["precision"], cell["calls"]) == ("oracle", 1, 1.0, 1.0, 5.0)
     assert cell["shares"]["share"]["coverage_accepted"] == 1.0
     assert cell["shares"]["share"]["rmse"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_documented_answer_is_one_that_can_be_read(tmp_path: Path) -> None:
+    """The example in the README of an export is a valid file of answers."""
+    path = tmp_path / "answers.json"
+    example = README[README.index('    {"tool"') :]
+    path.write_text(example[: example.index("\n\n")])
+    tool, answers = read_external(path, 0)
+    assert (tool, answers["base/000"]["calls"]) == ("NAME", 800)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def nulls(n_runs: int) -> tuple[list[list[str]], dict[str, float]]:
         hits[kind]["ours"].append(bool(outcome.accepted))
         level = np.where(outcome.level < 0, np.nan, outcome.level / (N_LEVELS - 1))
         for name, rule in RIVALS.items():
-            accepted = rule(level, outcome.after, [1] * len(level), np.random.default_rng([23, number]))
+            accepted = rule(level, outcome.after, [p.direction for p in population.planted], np.random.default_rng([23, number]))
             hits[kind][name].append(bool(accepted))
     rows = [_null_row(kind, hits[kind]) for kind in kinds]
     together = {name: [hit for kind in kinds for hit in hits[kind][name]] for name in ("ours", *RIVALS)}
