@@ -46,6 +46,7 @@ MIN_INSIDE = 0.5
 EXACT_PERMUTATIONS = 6
 PERMUTATIONS = 1000
 STATISTICS = ("entropy", "options", "variety")
+_NO_PRIOR = Prior(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,26 @@ class Crystallization:
 
 
 @dataclass(frozen=True)
+class AcrossSubjects:
+    """One task and transition over several subjects.
+
+    Attributes:
+        entropy, variety: Mean fall of H/log|O| and of variety/|O|, with Student's interval over subjects.
+        n_called: Subjects with a nucleation. n_subjects: All that have both stages.
+        consistent: Whether both falls separate from 0 and more than half of the subjects are called.
+    """
+
+    task: str
+    before: str
+    after: str
+    entropy: Interval
+    variety: Interval
+    n_called: int
+    n_subjects: int
+    consistent: bool
+
+
+@dataclass(frozen=True)
 class _Cell:
     """One task at one stage: its answers, and per-phrasing values of the three statistics as parts of their largest value."""
 
@@ -216,6 +237,23 @@ def crystallize(
         _one_subject(name, {task: options[task] for task, _ in found}, found, stages, (single, paired), rng, alpha, cluster_distance)
         for name, found in cells.items()
     )
+
+
+def over_subjects(found: Sequence[Crystallization]) -> tuple[AcrossSubjects, ...]:
+    """What the subjects have in common, for every task and transition that at least two of them have."""
+    groups: dict[tuple[str, str, str], list[tuple[Transition, int]]] = {}
+    for each in found:
+        for step in each.transitions:
+            groups.setdefault((step.task, step.before, step.after), []).append((step, len(each.options[step.task])))
+    across = []
+    for key, steps in groups.items():
+        if len(steps) >= 2:
+            entropy_fell = mean_interval(np.array([step.entropy.estimate for step, _ in steps]), _NO_PRIOR)
+            variety_fell = mean_interval(np.array([step.variety.estimate / size for step, size in steps]), _NO_PRIOR)
+            called = sum(step.nucleation for step, _ in steps)
+            consistent = entropy_fell.low > 0 and variety_fell.low > 0 and 2 * called > len(steps)
+            across.append(AcrossSubjects(*key, entropy_fell, variety_fell, called, len(steps), consistent))
+    return tuple(across)
 
 
 def permuted(choices: Sequence[Choice], rng: np.random.Generator) -> list[Choice]:
@@ -446,9 +484,6 @@ def _after_nucleation(own: Sequence[Transition]) -> list[tuple[Transition, Seed]
     """The transitions of one task after its first nucleation, each with the seed of that."""
     first = next((k for k, transition in enumerate(own) if transition.nucleation), None)
     return [] if first is None else [(transition, own[first].seed) for transition in own[first + 1 :]]
-
-
-_NO_PRIOR = Prior(0.0, 0.0, 0.0)
 
 
 def _exact(distribution: Sequence[float]) -> Answers:
