@@ -114,6 +114,8 @@ def _style_features(style: np.ndarray) -> Any:
     from sklearn.preprocessing import OneHotEncoder
 
     binned = [np.searchsorted(np.unique(np.nanquantile(x, np.arange(1, N_BINS) / N_BINS)), x) for x in style.T if np.isfinite(x).any()]
+    if not binned:  # nothing was measured
+        return np.zeros((style.shape[0], 1))
     return OneHotEncoder().fit_transform(np.stack(binned, axis=1))
 
 
@@ -121,6 +123,8 @@ def _predicted(features: Any, before: np.ndarray, weight: np.ndarray, held: np.n
     """Probability of *before* on the held-out responses, from a logistic regression on the others."""
     from sklearn.linear_model import LogisticRegression
 
+    if not held.any() or before[~held].all() or not before[~held].any():  # one or two responses a side: nothing is known of the other side
+        return np.full(int(held.sum()), 0.5)
     fitted = LogisticRegression(C=strength, solver="liblinear", max_iter=300).fit(
         features[~held], before[~held], sample_weight=weight[~held]
     )
