@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import RenderableType
 
-    from probes.crystallization import Crystallization, StageMeasure, Transition
+    from probes.crystallization import Crystallization, Seed, StageMeasure
     from probes.resampling import Interval
 
 FORMAT = "order-parameter-crystallization"
@@ -70,12 +70,11 @@ def rows(found: Crystallization) -> Iterator[tuple[str, ...]]:
             f"{one_line(measure.mode, 20)} {max(measure.distribution):.2f}",
             f"{measure.outside:.2f}",
             MISSING if into is None else p_text(into.p_adjusted),
-            MISSING if into is None or not into.nucleation else _seed_text(into),
+            MISSING if into is None or into.seed is None else _seed_text(into.seed),
         )
 
 
-def _seed_text(transition: Transition) -> str:
-    seed = transition.seed
+def _seed_text(seed: Seed) -> str:
     top = ", ".join(one_line(name, 15) for name in seed.top[:4]) + (", …" if len(seed.top) > 4 else "")
     return f"{top} ({seed.distance:.2f}, p {p_text(seed.p)})"
 

@@ -105,6 +105,7 @@ class Transition:
     """One task from one stage to the next: how far each of the three falls (in its own units, positive: falls).
 
     `p` is the largest of the three one-sided p values (all must fall), `p_adjusted` is Holm's over the subject's tasks and transitions.
+    `seed` is looked for where a nucleation is called.
     """
 
     task: str
@@ -116,12 +117,15 @@ class Transition:
     p: float
     p_adjusted: float
     nucleation: bool
-    seed: Seed
+    seed: Seed | None
 
 
 @dataclass(frozen=True)
 class Settling:
-    """Mass on the seed's top options after a nucleation: at this stage, and how much it rose since the stage before."""
+    """Mass on the seed's top options after a nucleation: at this stage, and how much it rose since the stage before.
+
+    It is called where the rise separates from 0 and these options hold most of the mass: else the crystal did not grow from this seed.
+    """
 
     task: str
     before: str
@@ -421,11 +425,11 @@ def _one_subject(
     transitions = []
     for step, own, adjusted in zip(steps, p, holm(p), strict=True):
         before, after = cells[step[0], step[1]], cells[step[0], step[2]]
-        seed = find_seed(before.everything, before.all_names, after.plain, options[step[0]], rng, distance)
         enough = all(fall.interval.estimate >= MIN_DROP for fall in falls[step].values())
         inside = max(before.outside, after.outside) <= 1 - MIN_INSIDE
         fell, options_fell, variety_fell = (falls[step][name].interval.scaled(before.largest[name]) for name in STATISTICS)
         called = adjusted <= alpha and enough and inside
+        seed = find_seed(before.everything, before.all_names, after.plain, options[step[0]], rng, distance) if called else None
         transitions.append(Transition(*step, fell, options_fell, variety_fell, own, adjusted, called, seed))
     settlings = _settlings(transitions, cells, options, alpha)
     measures = [
@@ -474,7 +478,7 @@ def _settlings(
             rise.p,
             p,
             # A further fall of all three is a change already; towards the same options it is settling, not another nucleation.
-            rise.interval.estimate >= MIN_RISE and (p <= alpha or step.nucleation),
+            rise.interval.estimate >= MIN_RISE and after.mean() > 0.5 and (p <= alpha or step.nucleation),
         )
         for (step, seed), (_, after), rise, p in zip(steps, masses, rises, holm([rise.p for rise in rises]), strict=True)
     ]
@@ -482,8 +486,13 @@ def _settlings(
 
 def _after_nucleation(own: Sequence[Transition]) -> list[tuple[Transition, Seed]]:
     """The transitions of one task after its first nucleation, each with the seed of that."""
-    first = next((k for k, transition in enumerate(own) if transition.nucleation), None)
-    return [] if first is None else [(transition, own[first].seed) for transition in own[first + 1 :]]
+    found: list[tuple[Transition, Seed]] = []
+    seed: Seed | None = None
+    for transition in own:
+        if seed is not None:
+            found.append((transition, seed))
+        seed = seed or transition.seed
+    return found
 
 
 def _exact(distribution: Sequence[float]) -> Answers:
