@@ -95,8 +95,9 @@ def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
     with closing(sqlite3.connect(work.folder / "graph.sqlite", check_same_thread=False)) as connection:
         graph = build_graph(SqliteSaver(connection))
         kept = graph.get_state(config)
-        if kept.values and not kept.next:
+        # tasks, not `next`: killed between the writes of a step and its checkpoint, `next` is empty in the middle of the loop
+        if kept.values and not kept.tasks:
             return cast(LoopState, kept.values)  # killed after its last step: everything is written
         # an unfinished thread gets no new input: LangGraph goes on from its last step
-        start: LoopState | None = None if kept.next else {}
+        start: LoopState | None = None if kept.tasks else {}
         return cast(LoopState, graph.invoke(start, config, context=work, durability="sync"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -342,6 +344,30 @@ def test_an_interrupted_loop_ends_where_it_would_have(at: int, tmp_path: Path) -
     assert findings_bytes(looped(*workbench(recording, broken, config, proposer, second))) == findings_bytes(expected)
     asked = Counter((p.id, key, repeat) for p, texts, repeat in [*first.seen, *second.seen] for key, *_ in texts)
     assert set(asked.values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", [True, False], ids=["between writes and checkpoint", "before the writes"])
+def test_cut_off_after_any_step_it_ends_where_it_would_have(written: bool, tmp_path: Path) -> None:
+    """Every place between two steps at which a process can die: the same final state, and the same findings if they were still to come."""
+    (whole := tmp_path / "whole").mkdir()
+    recording = planted(0, effects=(0.9, 0.5, 0.0), n_each=8)
+    config = config_of(residual=0.0, rounds=1)
+    proposer, judge = scripted(whole, asks("harm"), asks("hedge"))
+    work, published = workbench(recording, whole, config, proposer, judge)
+    final, expected = run_loop(work, thread="t"), published[-1]
+    with closing(sqlite3.connect(whole / "graph.sqlite")) as connection:
+        steps = [row[0] for row in connection.execute("SELECT checkpoint_id FROM checkpoints ORDER BY checkpoint_id")]
+    assert len(steps) >= 9
+    for cut in steps[:-1]:
+        shutil.rmtree(part := tmp_path / "part", ignore_errors=True)
+        shutil.copytree(whole, part)
+        with closing(sqlite3.connect(part / "graph.sqlite")) as connection, connection:
+            connection.execute("DELETE FROM checkpoints WHERE checkpoint_id > ?", (cut,))
+            connection.execute(f"DELETE FROM writes WHERE checkpoint_id {'>' if written else '>='} ?", (cut,))
+        work, published = workbench(recording, part, config, proposer, judge)
+        assert json.dumps(run_loop(work, thread="t")) == json.dumps(final)
+        assert published == ([] if written and cut == steps[-2] else [expected])
 
 
 def test_a_finished_loop_is_not_run_again(tmp_path: Path) -> None:
