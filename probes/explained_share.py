@@ -25,6 +25,7 @@ import numpy as np
 from probes.dissimilarity import Contrast, Kind, pointwise
 from probes.errors import ShapeError
 from probes.resampling import Interval, jackknife_share
+from probes.threads import one_blas_thread
 
 SINGULAR = 1e-10
 """Directions of the labels with less than this part of the largest variance are taken as absent."""
@@ -131,8 +132,11 @@ def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
     """
     columns = [dummies(checked_label(label, contrast)) for label in labels]
     x = np.concatenate(columns, axis=1) if columns else np.empty((contrast.s.size, 0))
-    if contrast.by_prompt:
-        return _explained_by_prompt(contrast, x)
+    with one_blas_thread():
+        return _explained_by_prompt(contrast, x) if contrast.by_prompt else _explained_by_group(contrast, x)
+
+
+def _explained_by_group(contrast: Contrast, x: np.ndarray) -> Explained:
     full = _whole(contrast, x)
     n_groups = int(contrast.group.max()) + 1
     change, total = np.full(n_groups, np.nan), np.full(n_groups, np.nan)

@@ -16,6 +16,7 @@ import numpy as np
 
 from probes.dissimilarity import Contrast
 from probes.explained_share import center_within_prompt, dummies
+from probes.threads import one_blas_thread
 
 _BLOCK_BYTES = 16 * 2**20
 _SINGULAR = 1e-9
@@ -64,6 +65,13 @@ def conditional_permutation(
     Returns:
         p-values and the permutation moments.
     """
+    with one_blas_thread():
+        return _permuted(contrast, base, candidates, rng, n_permutations)
+
+
+def _permuted(
+    contrast: Contrast, base: Sequence[np.ndarray], candidates: Sequence[np.ndarray], rng: np.random.Generator, n_permutations: int
+) -> PermutationTest:
     order = np.argsort(contrast.prompt, kind="stable")
     prompt, w, s = contrast.prompt[order], contrast.weight[order], contrast.s[order]
     basis = _orthonormal_base(contrast, base)[order]

@@ -29,6 +29,7 @@ from probes.explained_share import (
     normal_equations,
     total_per_prompt,
 )
+from probes.threads import one_blas_thread
 
 MAX_SHAPLEY = 12
 """Exact Shapley values visit all subsets; more parameters than this are refused."""
@@ -50,9 +51,14 @@ def shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]
     Raises:
         ShapeError: More than `MAX_SHAPLEY` labels, or a label does not have n entries.
     """
+    if len(labels) > MAX_SHAPLEY:
+        raise ShapeError(f"Shapley values: expected at most {MAX_SHAPLEY} parameters, found {len(labels)}")
+    with one_blas_thread():
+        return _shapley(contrast, labels)
+
+
+def _shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained]:
     k = len(labels)
-    if k > MAX_SHAPLEY:
-        raise ShapeError(f"Shapley values: expected at most {MAX_SHAPLEY} parameters, found {k}")
     joint = explained(contrast, labels)
     blocks = [dummies(checked_label(label, contrast)) for label in labels]
     per_prompt = _parts(contrast, blocks, np.array([_NOBODY]))[0]

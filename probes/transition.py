@@ -9,6 +9,7 @@ import numpy as np
 from probes.dissimilarity import anchor_log_density
 from probes.errors import SampleError
 from probes.resampling import Interval, jackknife
+from probes.threads import one_blas_thread
 
 PEAK_OVER_MEDIAN = 2.0
 """A transition's peak is at least this many times the median of the curve (METHOD 4)."""
@@ -92,10 +93,11 @@ def transition_curve(
     indicator = np.zeros((int(prompt.max()) + 1, prompt.size))
     indicator[prompt, np.arange(prompt.size)] = 1.0
     n = indicator.sum(axis=1)[:, None]
-    sum_w, sum_w2 = indicator @ raw, indicator @ raw**2
+    with one_blas_thread():
+        sum_w, sum_w2, sum_ws2 = (indicator @ values for values in (raw, raw**2, raw * s**2))
     mean = sum_w / n
     with np.errstate(invalid="ignore", divide="ignore"):
-        per_prompt = (indicator @ (raw * s**2)) / sum_w
+        per_prompt = sum_ws2 / sum_w
         ess = sum_w**2 / sum_w2
         error = np.sqrt(np.maximum(sum_w2 / n - mean**2, 0) / (n - 1))
     first_right = np.arange(window, n_steps - window + 1)
