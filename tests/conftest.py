@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ settings.load_profile("reproducible")
 def pytest_configure() -> None:
     """Set the environment before any test module imports numpy or torch; child processes inherit it."""
     os.environ.update(ENVIRONMENT)
+    # what a test remembers never reaches the memory of whoever runs it
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="opd-test-data-")
     for key in KEYS:
         os.environ.pop(key, None)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
