@@ -61,11 +61,12 @@ def _shapley(contrast: Contrast, labels: Sequence[np.ndarray]) -> list[Explained
     k = len(labels)
     joint = explained(contrast, labels)
     blocks = [dummies(checked_label(label, contrast)) for label in labels]
-    per_prompt = _parts(contrast, blocks, np.array([_NOBODY]))[0]
     if contrast.by_prompt:
         p = contrast.n_prompts
-        change_loo = _parts(contrast, blocks, np.arange(p)).sum(axis=2) / (p - 1)
+        parts = _parts(contrast, blocks, np.arange(_NOBODY, p))
+        per_prompt, change_loo = parts[0], parts[1:].sum(axis=2) / (p - 1)
     else:
+        per_prompt = _parts(contrast, blocks, np.array([_NOBODY]))[0]
         change_loo = np.full((joint.change_loo.size, k), np.nan)
         for g in np.flatnonzero(np.isfinite(joint.change_loo)):
             rows = contrast.complete(contrast.group != g)
