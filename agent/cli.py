@@ -18,6 +18,8 @@ from agent.memory_command import memory_app
 if TYPE_CHECKING:
     from agent.config import RunConfig
     from agent.records import Findings
+    from agent.spending import Limits
+    from agent.workbench import Workbench
 
 EXAMPLES = """
 \b
@@ -90,8 +92,10 @@ def discover(
     transition: Annotated[int, typer.Option("--transition", metavar="K", help="Which of several transitions, by height.")] = 1,
     columns: Annotated[list[str] | None, typer.Option("--columns", metavar="NAME=COLUMN", help="Rename columns of a file.")] = None,
     select: Annotated[list[str] | None, typer.Option("--select", metavar="COLUMN=VALUE", help="Keep only these rows of a file.")] = None,
-    proposer: Annotated[str, typer.Option("--proposer", metavar="NAME", help="embedded (no key needed) or scripted:FILE.")] = "embedded",
-    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules) or scripted:FILE.")] = "embedded",
+    proposer: Annotated[
+        str, typer.Option("--proposer", metavar="NAME", help="embedded, anthropic:NAME, openai:NAME[@URL], scripted:FILE.")
+    ] = "embedded",
+    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules), or as for --proposer.")] = "embedded",
     hypotheses: Annotated[str | None, typer.Option("--hypotheses", metavar="FILE", help="Your own order parameters (TOML).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", help="Most rounds of proposals.")] = 6,
@@ -102,6 +106,11 @@ def discover(
     memory: Annotated[str | None, typer.Option("--memory", metavar="DIR", help="Memory of order parameters; 'off' for none.")] = None,
     null: Annotated[str, typer.Option("--null", metavar="KIND", help="Rerun the loop on nulls: none, permute or split.")] = "none",
     null_runs: Annotated[int, typer.Option("--null-runs", help="How many null runs.")] = 5,
+    budget_usd: Annotated[float | None, typer.Option("--budget-usd", metavar="USD", help="Most dollars for LLM roles.")] = None,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", metavar="N", help="Most requests to LLM roles.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", metavar="N", help="Most requests at a time.")] = 16,
+    request_timeout: Annotated[float, typer.Option("--request-timeout", metavar="SECONDS", help="How long one request may take.")] = 120,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again even if this discovery is finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings.json and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -152,7 +161,9 @@ def discover(
         null=null,
         null_runs=null_runs,
     )
-    _discover(config, out, fresh, as_json, quiet or as_json)
+    from agent.spending import make_limits
+
+    _discover(config, out, fresh, as_json, quiet or as_json, make_limits(budget_usd, max_calls, in_flight, request_timeout), yes)
 
 
 def _typed(context: typer.Context, name: str) -> bool:
@@ -160,12 +171,18 @@ def _typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _discover(config: RunConfig, out: Path | None, fresh: bool, as_json: bool, quiet: bool) -> None:
+def _discover(config: RunConfig, out: Path | None, fresh: bool, as_json: bool, quiet: bool, limits: Limits, yes: bool) -> None:
     from agent.discovery import discover as run_discovery
     from agent.progress import shown_progress
 
     with shown_progress(config, quiet) as progress:
-        findings, folder, finished_before = run_discovery(config, out, fresh, progress)
+
+        def ask_first(work: Workbench) -> None:
+            progress("asking", {})
+            _confirm(work, quiet, yes)
+            progress("asked", {})
+
+        findings, folder, finished_before = run_discovery(config, out, fresh, progress, limits, ask_first)
     if as_json:
         _print_bytes(folder / "findings.json")
         return
@@ -180,6 +197,19 @@ def _print_bytes(path: Path) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(path.read_bytes())
     sys.stdout.buffer.flush()
+
+
+def _confirm(work: Workbench, quiet: bool, yes: bool) -> None:
+    """Say what LLM roles will need, and have it confirmed on a terminal."""
+    from agent.errors import BudgetError
+    from agent.spending import estimate
+
+    lines = estimate(work)
+    if not quiet:
+        for line in lines:
+            typer.echo(f"estimate: {line}", err=True)
+    if lines and not yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm("Spend this?", err=True):
+        raise BudgetError("not confirmed: nothing was spent")
 
 
 def _show(findings: Findings) -> None:

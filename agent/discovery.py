@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import RunConfig, default_output
@@ -15,6 +16,7 @@ from agent.records import Findings, OrderParameter
 from agent.remembered import FILE as REMEMBERED
 from agent.remembering import recall, remember
 from agent.report import read_findings, write_all
+from agent.spending import Limits, paying
 from agent.workbench import Progress, Workbench
 from tracing import load
 from tracing.errors import LockedError
@@ -37,7 +39,12 @@ OUTPUTS = (
 
 
 def discover(
-    config: RunConfig, out: Path | None = None, fresh: bool = False, progress: Progress = lambda name, numbers: None
+    config: RunConfig,
+    out: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = lambda name, numbers: None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    before_spending: Callable[[Workbench], None] = lambda work: None,
 ) -> tuple[Findings, Path, bool]:
     """Run a discovery, take it up where it was killed, or read it if it is finished.
 
@@ -46,6 +53,8 @@ def discover(
         out: Where everything is written; default: the run directory itself, or `discoveries/NAME-DIGEST` for a file.
         fresh: Run again even if a finished discovery with the same options is there.
         progress: Called with an event's name and numbers.
+        limits: What LLM roles may spend.
+        before_spending: Called once everything is read and before the first call; raises to spend nothing.
 
     Returns:
         The findings, the folder they lie in, and whether they were read from an earlier, finished discovery.
@@ -73,7 +82,9 @@ def discover(
             _prepare(folder, digest, config, fresh)
             recall(work)
             work.publish = lambda findings: write_all(_with_null(findings, work), folder)
-            run_loop(work, thread=digest[:32])
+            before_spending(work)
+            with paying(work, limits, digest[:32]):
+                run_loop(work, thread=digest[:32])
             remember(read_findings(folder), work)
             _mark(folder, digest, "finished")
     except LockedError as error:

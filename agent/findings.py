@@ -13,7 +13,6 @@ from agent.measure import Measurement
 from agent.records import (
     BoundRecord,
     ContrastRecord,
-    CostLine,
     Estimate,
     Findings,
     OrderParameter,
@@ -22,6 +21,7 @@ from agent.records import (
     TestRecord,
     TransitionRecord,
 )
+from agent.spending import cost_lines
 from agent.timing import order_of_events, other_transitions, training_record, transition_record
 from agent.wording import (
     FEW_PROMPTS,
@@ -87,12 +87,12 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),
-        cost=(CostLine(role="judge", provider=work.judge.id, round=0, calls=len(work.texts) * len(parameters)),) if parameters else (),
+        cost=cost_lines(work),
         smallest_detectable_share=smallest / total if detectable and smallest is not None and total else None,
         rounds=state["round"],
         stopped=state["stopped"],
         cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
-        notes=(*work.recording.notes, *_memory_note(work)),
+        notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work)),
         sensitivity=_sensitivity(work, spec, measured),
     )
 
@@ -145,6 +145,12 @@ def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:
 def _memory_note(work: Workbench) -> list[str]:
     n = min(len(work.remembered.promising), work.config.candidates)
     return [f"Tried first: {n} order parameter(s) remembered from other runs."] if n else []
+
+
+def _proposer_notes(work: Workbench) -> list[str]:
+    """Rounds in which the proposer had nothing to offer because it refused or could not be read."""
+    events = {event["round"]: event["reason"] for event in work.events.read() if event["event"] == "not proposed"}
+    return [f"Round {turn}: no candidates ({reason})." for turn, reason in sorted(events.items())]
 
 
 def versions() -> dict[str, str]:

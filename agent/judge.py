@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from agent.errors import ConfigError
 from agent.records import Judgement, OrderParameter
 
 Text = tuple[str, str, str, str]
@@ -28,10 +27,10 @@ class Judge(Protocol):
 
 
 def make_judge(spec: str) -> Judge:
-    """The judge named by `--judge` ("embedded", "scripted:FILE", ...).
+    """The judge named by `--judge` ("embedded", "scripted:FILE", "anthropic:NAME", "openai:NAME@ADDRESS", ...).
 
     Raises:
-        ConfigError: No such provider.
+        ConfigError: No such provider, or its key is not in the environment.
     """
     provider, _, rest = spec.partition(":")
     if provider == "embedded":
@@ -42,4 +41,8 @@ def make_judge(spec: str) -> Judge:
         from agent.llm.scripted import ScriptedJudge
 
         return ScriptedJudge.load(rest)
-    raise ConfigError(f"--judge {spec}: expected embedded or scripted:FILE, found {provider!r}")
+    from agent.llm.asker import Asker
+    from agent.llm.providers import make_provider
+    from agent.llm.reading_judge import ReadingJudge
+
+    return ReadingJudge(Asker(make_provider(spec, "--judge"), "judge"))

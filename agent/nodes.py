@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.contrasts import ContrastSpec
 from agent.decide import Rule, decide
+from agent.errors import ReplyError
 from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
 from agent.hypotheses import load_hypotheses
@@ -53,7 +54,10 @@ def propose(state: LoopState, work: Workbench) -> LoopState:
     found = remembered_candidates(state, work) if turn == 1 else []
     source = "memory" if found else work.proposer.id
     if not found:
-        found = work.proposer.propose(proposer_view(state, work, turn), work.rng(PROPOSE, turn))
+        try:
+            found = work.proposer.propose(proposer_view(state, work, turn), work.rng(PROPOSE, turn))
+        except ReplyError as error:  # a proposer that refuses or talks nonsense: a round without candidates, and on record
+            work.events.append("not proposed", round=turn, reason=str(error))
     work.remember(found, turn)
     work.progress("proposed", {"round": turn, "candidates": len(found), "source": source})
     return {"round": turn, "candidates": [p.id for p in found]}

@@ -36,7 +36,11 @@ def shown_progress(config: RunConfig, quiet: bool) -> Iterator[Report]:
 
         def report(name: str, numbers: dict[str, Any]) -> None:
             nonlocal judged
-            if name == "contrast":
+            if name == "asking":
+                bar.stop()  # a question on the terminal
+            elif name == "asked":
+                bar.start()
+            elif name == "contrast":
                 bar.update(task, description=f"{numbers['before']} against {numbers['after']}")
             elif name == "proposed":
                 bar.update(task, description=f"round {numbers['round']}: {numbers['candidates']} candidates")
@@ -48,7 +52,8 @@ def shown_progress(config: RunConfig, quiet: bool) -> Iterator[Report]:
             elif name == "decided":
                 accepted = ", ".join(numbers["accepted"]) or "none"
                 if not quiet:
-                    bar.print(f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}", highlight=False, markup=False)
+                    line = f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}"
+                    bar.console.print(line, highlight=False, markup=False, soft_wrap=True)  # one line however narrow the terminal or log
                 bar.update(task, completed=numbers["round"])
 
         yield report

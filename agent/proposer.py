@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from agent.errors import ConfigError
 from agent.evidence import ProposerView
 from agent.records import OrderParameter
 
@@ -31,10 +30,10 @@ class Proposer(Protocol):
 
 
 def make_proposer(spec: str) -> Proposer:
-    """The proposer named by `--proposer` ("embedded", "scripted:FILE", ...).
+    """The proposer named by `--proposer` ("embedded", "scripted:FILE", "anthropic:NAME", "openai:NAME@ADDRESS", ...).
 
     Raises:
-        ConfigError: No such provider.
+        ConfigError: No such provider, or its key is not in the environment.
     """
     provider, _, rest = spec.partition(":")
     if provider == "embedded":
@@ -45,7 +44,11 @@ def make_proposer(spec: str) -> Proposer:
         from agent.llm.scripted import ScriptedProposer
 
         return ScriptedProposer.load(rest)
-    raise ConfigError(f"--proposer {spec}: expected embedded or scripted:FILE, found {provider!r}")
+    from agent.llm.asker import Asker
+    from agent.llm.providers import make_provider
+    from agent.llm.reading_proposer import ReadingProposer
+
+    return ReadingProposer(Asker(make_provider(spec, "--proposer"), "proposer"), refusal_of)
 
 
 def refusal_of(candidate: OrderParameter) -> str:

@@ -180,6 +180,13 @@ class Workbench:
             append_lines(self._candidates_path, [{"round": round_number, "parameter": p.model_dump(mode="json")} for p in new])
             self.parameters.update({p.id: p for p in new})
 
+    @property
+    def round_of(self) -> dict[str, int]:
+        """The round each order parameter was proposed in, by id."""
+        if not self._candidates_path.exists():
+            return {}
+        return {OrderParameter(**line["parameter"]).id: line["round"] for _, line in read_lines(self._candidates_path)}
+
     def get(self, ids: Sequence[str]) -> list[OrderParameter]:
         """Order parameters by id."""
         return [self.parameters[i] for i in ids]

@@ -140,8 +140,8 @@ def test_a_mistake_in_the_file_is_one_line(content: str, message: str, tmp_path:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("gpt", "expected embedded or scripted:FILE, found 'gpt'"),
-        ("", "expected embedded or scripted:FILE, found ''"),
+        ("gpt", "expected embedded, scripted:FILE, .*found 'gpt'"),
+        ("", "expected embedded, scripted:FILE, .*found ''"),
         ("scripted", "expected scripted:FILE, found no file"),
         ("scripted:/nowhere/a.toml", "expected a readable TOML file \\(No such file"),
         ("scripted:/", "expected a readable TOML file \\(Is a directory"),

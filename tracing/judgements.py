@@ -113,6 +113,12 @@ class JudgementStore:
         text = self._request("usage", key)
         return None if text is None else dict(json.loads(text))
 
+    def usages(self) -> list[dict[str, Any]]:
+        """What every stored request used, in the order of the keys."""
+        with self._lock:
+            rows = self._connection.execute("SELECT usage FROM requests ORDER BY key").fetchall()
+        return [dict(json.loads(row[0])) for row in rows]
+
     def store(self, key: str, reply: str, usage: Mapping[str, Any]) -> None:
         """Keep the reply to a paid request before anything is done with it; a reply already there stays."""
         with self._lock:

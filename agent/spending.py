@@ -1,0 +1,220 @@
+"""What a discovery may spend on its LLM roles, what it is going to spend, and what it has spent."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock, current_thread, main_thread
+from types import FrameType
+
+from agent.errors import BudgetError, ConfigError
+from agent.llm.asker import Asker
+from agent.llm.protocol import Answer, Request
+from agent.records import CostLine
+from agent.workbench import Workbench
+from tracing.cost import Price, Tokens, price_of, summed
+
+CHARACTERS_PER_TOKEN = 4.0
+"""English prose; other languages and code have fewer characters a token, so an estimate may be half of what is counted."""
+SMALL_REPLY, LARGE_REPLY = 60, 400
+"""Tokens of a judge's reply: the JSON object alone, and with some thinking before it."""
+FRAME = 3_000
+"""Characters of a template around the text."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call of `discover` may do.
+
+    Attributes:
+        budget_usd: Most dollars this discovery spends in all, what it spent before it was stopped included.
+        max_calls: Most requests likewise.
+        in_flight: Most requests of a role at a time.
+        timeout: Seconds one attempt may take.
+    """
+
+    budget_usd: float | None = None
+    max_calls: int | None = None
+    in_flight: int = 16
+    timeout: float = 120.0
+
+
+def make_limits(budget_usd: float | None, max_calls: int | None, in_flight: int, timeout: float) -> Limits:
+    """Checked limits.
+
+    Raises:
+        ConfigError: One of them is not possible.
+    """
+    if budget_usd is not None and not budget_usd >= 0:
+        raise ConfigError(f"--budget-usd: expected 0 or more dollars, found {budget_usd:g}")
+    if max_calls is not None and max_calls < 0:
+        raise ConfigError(f"--max-calls: expected 0 or more calls, found {max_calls}")
+    if not 1 <= in_flight <= 1000:
+        raise ConfigError(f"--in-flight: expected 1 to 1000 requests at a time, found {in_flight}")
+    if not 0 < timeout < float("inf"):
+        raise ConfigError(f"--request-timeout: expected a positive number of seconds, found {timeout:g}")
+    return Limits(budget_usd, max_calls, in_flight, timeout)
+
+
+@dataclass
+class _Account:
+    """Counts what is spent; requests on their way are held as spent, so that many at once cannot overrun the limit."""
+
+    limits: Limits
+    prices: dict[str, Price | None]
+    calls: int = 0
+    usd: float = 0.0
+    _lock: Lock = field(default_factory=Lock)
+
+    def before(self, asker: Asker, request: Request) -> None:
+        """Hold what a request may need.
+
+        Raises:
+            BudgetError: It must not be made.
+        """
+        with self._lock:
+            limit, budget = self.limits.max_calls, self.limits.budget_usd
+            if limit is not None and self.calls >= limit:
+                raise BudgetError(f"--max-calls {limit}: all calls are used; what was answered is kept, a higher limit goes on from there")
+            price = self.prices[asker.provider.id]
+            expected = 0.0 if price is None else price.usd(_expected(request, LARGE_REPLY))
+            # no more may be on its way than the rest of the budget bears
+            if budget is not None and self.usd + expected > budget:
+                raise BudgetError(
+                    f"--budget-usd {budget:g}: {self.usd:.4f} is spent and the next request may need {expected:.4f}; "
+                    "what was answered is kept, a larger budget goes on from there"
+                )
+            self.calls += 1
+            self.usd += expected
+
+    def after(self, asker: Asker, request: Request, answer: Answer | None) -> None:
+        """Take back what was held, and count what the answer really used; None: it was not answered."""
+        price = self.prices[asker.provider.id]
+        with self._lock:
+            expected = 0.0 if price is None else price.usd(_expected(request, LARGE_REPLY))
+            self.usd -= expected
+            if answer is None:
+                self.calls -= 1
+            elif price is not None:
+                self.usd += price.usd(Tokens(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens))
+
+
+def askers(work: Workbench) -> list[Asker]:
+    """The roles of a discovery that are paid for (or at least served by an LLM)."""
+    found = (getattr(role, "asker", None) for role in (work.proposer, work.judge))
+    return [asker for asker in found if isinstance(asker, Asker)]
+
+
+@contextmanager
+def paying(work: Workbench, limits: Limits, discovery: str) -> Iterator[None]:
+    """Let the roles spend, within the limits, into the discovery's own store and ledger.
+
+    Raises:
+        ConfigError: A budget in dollars cannot be kept, because a price is not known.
+    """
+    roles = askers(work)
+    prices = {asker.provider.id: price_of(asker.provider.id) for asker in roles}
+    for name, price in prices.items():
+        if price is None and limits.budget_usd is not None:
+            raise ConfigError(f"--budget-usd: the price of {name} is not known, so no budget can be kept; expected --max-calls instead")
+    account = _Account(limits, prices)
+    if roles:
+        for (provider,), tokens in summed(_own(work, discovery), "provider").items():
+            price = price_of(provider)
+            account.calls += tokens.calls
+            account.usd += 0.0 if price is None else price.usd(tokens)
+    for asker in roles:
+        asker.store, asker.discovery = work.store, discovery
+        asker.in_flight, asker.provider.timeout = limits.in_flight, limits.timeout
+        asker.before, asker.after = account.before, account.after
+    with _stopped_by_interrupt(roles):
+        yield
+
+
+@contextmanager
+def _stopped_by_interrupt(roles: list[Asker]) -> Iterator[None]:
+    """Ctrl-C makes no further request, waits for those on their way and keeps them."""
+    before = signal.getsignal(signal.SIGINT)
+    if not roles or not callable(before) or current_thread() is not main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for asker in roles:
+            asker.stop()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _own(work: Workbench, discovery: str) -> list[dict[str, object]]:
+    return [usage for usage in work.store.usages() if usage.get("discovery") == discovery]
+
+
+def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
+    """What this discovery paid for, by role, provider and round; nothing for roles that cost nothing.
+
+    What other discoveries of the same folder paid for, and this one read from the store, is theirs.
+    """
+    roles = askers(work)
+    if not roles:
+        return ()
+    rounds = work.round_of
+    usages = [u | {"round": u.get("round", rounds.get(str(u.get("about")), 0))} for u in _own(work, roles[0].discovery)]
+    lines = []
+    for (role, provider, turn), tokens in summed(usages, "role", "provider", "round").items():
+        price = price_of(provider)
+        usd = None if price is None else price.usd(tokens)
+        lines.append(
+            CostLine(
+                role=role,
+                provider=provider,
+                round=turn,
+                calls=tokens.calls,
+                input_tokens=tokens.input,
+                output_tokens=tokens.output,
+                usd=usd,
+            )
+        )
+    return tuple(sorted(lines, key=lambda line: (line.round, line.role, line.provider)))
+
+
+def _expected(request: Request, reply: int) -> Tokens:
+    return Tokens(1, round(request.n_characters / CHARACTERS_PER_TOKEN), reply)
+
+
+def estimate(work: Workbench) -> list[str]:
+    """Calls, tokens and cost from here to the end, least to most, one line per paid role.
+
+    The least is one round of candidates of which none is accepted; the most is every round with every candidate accepted, each read
+    twice (METHOD 4). Answers that are kept already are not taken off.
+    """
+    config = work.config
+    n_texts = len(work.texts)
+    characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in work.texts) + FRAME * n_texts
+    lines = []
+    for asker in askers(work):
+        if asker.role == "judge":
+            least, most = config.candidates, 2 * config.candidates * config.rounds
+            low = Tokens(least * n_texts, round(least * characters / CHARACTERS_PER_TOKEN), least * n_texts * SMALL_REPLY)
+            high = Tokens(most * n_texts, round(2 * most * characters / CHARACTERS_PER_TOKEN), most * n_texts * LARGE_REPLY)
+        else:
+            shown = round(2 * config.evidence_pairs * characters / max(n_texts, 1) / CHARACTERS_PER_TOKEN)
+            low, high = Tokens(1, shown, 1_000), Tokens(2 * config.rounds, 4 * config.rounds * shown, 12_000 * config.rounds)
+        price = price_of(asker.provider.id)
+        cost = "price not known"
+        if price is not None:
+            cost = f"${price.usd(low):.2f} to ${price.usd(high):.2f} at the prices of {price.as_of}"
+        tokens = f"{_short(low.input + low.output)} to {_short(high.input + high.output)} tokens"
+        lines.append(f"{asker.role} {asker.provider.id}: {low.calls:,} to {high.calls:,} calls, {tokens}, {cost}")
+    return lines
+
+
+def _short(n: int) -> str:
+    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k" if n >= 1e3 else str(n)
