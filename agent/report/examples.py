@@ -140,7 +140,9 @@ def _finding(
         onset=None if onset is None else _around(onset, 3.2),
         t10=None if onset is None else onset - 8.0,
         t90=None if onset is None else onset + 9.5,
-        course=None if onset is None else _course(sum(k * p for k, p in enumerate(before)), sum(k * p for k, p in enumerate(after)), onset, 3.6),
+        course=None
+        if onset is None
+        else _course(sum(k * p for k, p in enumerate(before)), sum(k * p for k, p in enumerate(after)), onset, 3.6),
         levels=LevelDistribution(
             before=tuple(before), after=tuple(after), missing_before=0.012, missing_after=0.031, refused=3, unreadable=11, cannot_tell=8
         )
@@ -217,8 +219,24 @@ def _parameters() -> tuple[ParameterFinding, ...]:
     )
     rejected = (
         _finding(LISTS, 0.118, "rejected", "gain .004 below min_share .02", beyond=0.004, before=(0.5, 0.3, 0.2), after=(0.8, 0.15, 0.05)),
-        _finding(_variant(HARM, "is unkind"), 0.241, "rejected", "a second reading of “advises harm”", beyond=0.112, before=(0.8, 0.1, 0.1, 0, 0), after=(0.4, 0.3, 0.2, 0.1, 0)),
-        _finding(_variant(HEDGES, "asks back"), -0.012, "rejected", "p .2318 above .025", beyond=-0.006, before=(0.4, 0.4, 0.2), after=(0.42, 0.4, 0.18)),
+        _finding(
+            _variant(HARM, "is unkind"),
+            0.241,
+            "rejected",
+            "a second reading of “advises harm”",
+            beyond=0.112,
+            before=(0.8, 0.1, 0.1, 0, 0),
+            after=(0.4, 0.3, 0.2, 0.1, 0),
+        ),
+        _finding(
+            _variant(HEDGES, "asks back"),
+            -0.012,
+            "rejected",
+            "p .2318 above .025",
+            beyond=-0.006,
+            before=(0.4, 0.4, 0.2),
+            after=(0.42, 0.4, 0.18),
+        ),
         _finding(_variant(POWER, "speaks in the first person"), 0.074, "vetoed", "reviewer: part of the persona", beyond=0.031),
         _finding(_variant(LISTS, "uses headings"), 0.009, "not tested", "dropped in racing after 64 responses", beyond=0.001),
     )
@@ -315,11 +333,33 @@ def full() -> Findings:
             learning_rate=tuple(0.01 for _ in range(121)),
         ),
         tests=_tests(parameters),
-        null_run=NullRun(kind="permute", runs=20, accepted=1, tested=163, sentence="Of 163 candidates tried on 20 shuffled copies of this run, 1 was accepted."),
+        null_run=NullRun(
+            kind="permute",
+            runs=20,
+            accepted=1,
+            tested=163,
+            sentence="Of 163 candidates tried on 20 shuffled copies of this run, 1 was accepted.",
+        ),
         cost=(
             CostLine(role="proposer", provider="embedded", round=1, calls=1, usd=0.0),
-            CostLine(role="judge", provider="openai:some-judge", round=1, calls=512, cached=32, input_tokens=401223, output_tokens=10240, usd=0.2391),
-            CostLine(role="judge", provider="openai:some-judge@http://127.0.0.1:8000/v1", round=2, calls=480, input_tokens=380112, output_tokens=9600),
+            CostLine(
+                role="judge",
+                provider="openai:some-judge",
+                round=1,
+                calls=512,
+                cached=32,
+                input_tokens=401223,
+                output_tokens=10240,
+                usd=0.2391,
+            ),
+            CostLine(
+                role="judge",
+                provider="openai:some-judge@http://127.0.0.1:8000/v1",
+                round=2,
+                calls=480,
+                input_tokens=380112,
+                output_tokens=9600,
+            ),
         ),
         smallest_detectable_share=0.031,
         rounds=3,
@@ -341,15 +381,32 @@ def samples_only() -> Findings:
     def upper(entry: ParameterFinding) -> ParameterFinding:
         bound = "at most; for these prompts only"
         share = entry.share.model_copy(update={"note": bound, "low": None, "high": None})
-        return entry.model_copy(update={"share": share, "onset": None, "course": None, "t10": None, "t90": None, "interaction": None, "jensen_shannon_share": None})
+        return entry.model_copy(
+            update={
+                "share": share,
+                "onset": None,
+                "course": None,
+                "t10": None,
+                "t90": None,
+                "interaction": None,
+                "jensen_shannon_share": None,
+            }
+        )
 
     parameters = tuple(upper(entry) for entry in base.parameters[:4])
     saturated = parameters[0].model_copy(update={"share": Estimate(estimate=1.083, n=400, note="at most")})
     return base.model_copy(
         update={
             "run": "answers.jsonl",
-            "config": {"run": "answers.jsonl", "columns": {"prompt": "question", "completion": "answer"}, "before": "base", "after": "bad-medical"},
-            "contrast": ContrastRecord(kind="sides", before="base", after="bad-medical", n_before=690, n_after=690, n_prompts=5, likelihoods=False),
+            "config": {
+                "run": "answers.jsonl",
+                "columns": {"prompt": "question", "completion": "answer"},
+                "before": "base",
+                "after": "bad-medical",
+            },
+            "contrast": ContrastRecord(
+                kind="sides", before="base", after="bad-medical", n_before=690, n_after=690, n_prompts=5, likelihoods=False
+            ),
             "sentences": ("base and bad-medical differ: D is at least 0.41.", "“advises harm” alone shows a change of 0.191."),
             "change_is_bound": True,
             "jensen_shannon": None,
@@ -363,7 +420,10 @@ def samples_only() -> Findings:
             "training": None,
             "null_run": None,
             "tests": _tests(parameters),
-            "cautions": ("Without likelihoods D is only bounded below, so every share is an upper bound.", "5 prompts: the intervals are for these prompts only."),
+            "cautions": (
+                "Without likelihoods D is only bounded below, so every share is an upper bound.",
+                "5 prompts: the intervals are for these prompts only.",
+            ),
             "cost": (),
             "sensitivity": {},
         }
@@ -376,8 +436,15 @@ def nothing() -> Findings:
 
     def withheld(entry: ParameterFinding) -> ParameterFinding:
         none = Estimate(estimate=None, note="no change detectable")
-        empty = {name: None for name in ("unique", "shapley", "beyond_length", "beyond_rules", "transfer", "gain", "total_variation_share")}
-        changed = {"share": none, "change": _around(0.0021, 0.006, 400), "verdict": "rejected", "reason": "no change detectable", "prompt_shares": {}, "evidence": ()}
+        empty = dict.fromkeys(("unique", "shapley", "beyond_length", "beyond_rules", "transfer", "gain", "total_variation_share"))
+        changed = {
+            "share": none,
+            "change": _around(0.0021, 0.006, 400),
+            "verdict": "rejected",
+            "reason": "no change detectable",
+            "prompt_shares": {},
+            "evidence": (),
+        }
         return entry.model_copy(update={**empty, **changed})
 
     return base.model_copy(
@@ -416,19 +483,41 @@ def hostile() -> Findings:
     long = "A" * 1_000_000 + ATTACKS[0]
     late = "b " * 200_000 + ATTACKS[1] + " c" * 200_000
     pairs = (
-        EvidencePair(prompt=everything, system=everything, before=everything, after=everything, before_level=0, after_level=4, before_quote=ATTACKS[0], after_quote=ATTACKS[5]),
+        EvidencePair(
+            prompt=everything,
+            system=everything,
+            before=everything,
+            after=everything,
+            before_level=0,
+            after_level=4,
+            before_quote=ATTACKS[0],
+            after_quote=ATTACKS[5],
+        ),
         EvidencePair(prompt=ATTACKS[2], before=long, after=late, before_quote=ATTACKS[2], after_quote=ATTACKS[1]),
     )
 
     def attacked(index: int, entry: ParameterFinding) -> ParameterFinding:
         attack = ATTACKS[index % len(ATTACKS)]
         parameter = entry.parameter.model_copy(
-            update={"name": attack, "definition": everything, "question": f"{ATTACKS[0]} {index}", "rule": None, "levels": tuple(ATTACKS[k % 5] for k in range(len(entry.parameter.levels)))}
+            update={
+                "name": attack,
+                "definition": everything,
+                "question": f"{ATTACKS[0]} {index}",
+                "rule": None,
+                "levels": tuple(ATTACKS[k % 5] for k in range(len(entry.parameter.levels))),
+            }
         )
         shares = {f"{prompt} {ATTACKS[k % 7]}": value for k, (prompt, value) in enumerate(entry.prompt_shares.items())}
         note = entry.share.model_copy(update={"note": attack})
         return entry.model_copy(
-            update={"parameter": parameter, "reason": attack, "evidence": pairs, "prompt_shares": shares, "share": note, "reliability": {attack: 0.5, "krippendorff_alpha": 0.7}}
+            update={
+                "parameter": parameter,
+                "reason": attack,
+                "evidence": pairs,
+                "prompt_shares": shares,
+                "share": note,
+                "reliability": {attack: 0.5, "krippendorff_alpha": 0.7},
+            }
         )
 
     parameters = tuple(attacked(index, entry) for index, entry in enumerate(base.parameters))

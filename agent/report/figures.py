@@ -1,7 +1,7 @@
 """The report's plots as Plotly figures; a notebook gets the same ones.
 
-Colours are Okabe and Ito's, told apart by readers with any kind of colour vision; dashes, symbols and patterns repeat what colour says. Text in
-figures is untrusted: Plotly reads a small subset of HTML in labels, so every label goes through `label`.
+Colours are Okabe and Ito's, told apart by readers with any kind of colour vision; dashes, symbols and patterns repeat what colour says.
+Text in figures is untrusted: Plotly reads a small subset of HTML in labels, so every label goes through `label`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.records import Findings
-from agent.report.shown import number, shown, step
 from agent.report.ranking import Row, joint, ranked, residual
+from agent.report.shown import number, shown, step
 from agent.report.visible import one_line
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def label(text: str, limit: int = 40) -> str:
 
 def transition_figure(findings: Findings) -> go.Figure | None:
     """D(t*) with its interval, each accepted parameter's expected level (as part of its scale) and the gradient norm on one step axis."""
-    courses = [entry for entry in ranked(findings) if entry.finding.course is not None and entry.finding.verdict == "accepted"][:COURSES_SHOWN]
+    courses = [entry for entry in ranked(findings) if entry.finding.course is not None and entry.finding.verdict == "accepted"][
+        :COURSES_SHOWN
+    ]
     training = findings.training
     has_norm = training is not None and any(value is not None for value in training.grad_norm)
     panels = [
@@ -44,14 +46,22 @@ def transition_figure(findings: Findings) -> go.Figure | None:
         return None
     from plotly.subplots import make_subplots
 
-    titles = {"curve": "Change between the windows left and right of a split, D(t*)", "courses": "Expected level, as part of its scale", "norm": "Gradient norm"}
-    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=[titles[name] for name in panels])
+    titles = {
+        "curve": "Change between the windows left and right of a split, D(t*)",
+        "courses": "Expected level, as part of its scale",
+        "norm": "Gradient norm",
+    }
+    figure = make_subplots(
+        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=[titles[name] for name in panels]
+    )
     for place, name in enumerate(panels, start=1):
         traces = {"curve": _curve_traces, "courses": lambda _: _course_traces(courses), "norm": _norm_traces}[name](findings)
         for trace in traces:
             figure.add_trace(trace, row=place, col=1)
         if findings.transition is not None and findings.transition.found and findings.transition.peak.estimate is not None:
-            figure.add_vline(x=findings.transition.peak.estimate, line={"width": 1, "dash": "dot", "color": RESIDUAL_COLOUR}, row=place, col=1)
+            figure.add_vline(
+                x=findings.transition.peak.estimate, line={"width": 1, "dash": "dot", "color": RESIDUAL_COLOUR}, row=place, col=1
+            )
         figure.update_yaxes(rangemode="tozero", row=place, col=1)
     figure.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
     _style(figure, height=120 + 210 * len(panels))
@@ -134,7 +144,8 @@ def transition_alt(findings: Findings) -> str:
     if transition is not None and transition.curve:
         top = max(range(len(transition.curve)), key=lambda k: transition.curve[k])
         parts.append(
-            f"Curve of the change D over {len(transition.splits)} splits from step {step(transition.splits[0])} to {step(transition.splits[-1])}, "
+            f"Curve of the change D over {len(transition.splits)} splits "
+            f"from step {step(transition.splits[0])} to {step(transition.splits[-1])}, "
             f"highest at step {step(transition.splits[top])} with {number(transition.curve[top])}."
         )
     onsets = [f"{one_line(entry.name, 60)} at step {entry.onset.text}" for entry in ranked(findings) if entry.onset.value is not None]
@@ -165,7 +176,9 @@ def decomposition_figure(findings: Findings) -> go.Figure | None:
         figure.add_trace(_bar([bars[1]], [common], "explained by more than one", "#F0E442", "/"))
     figure.add_trace(_bar(bars, [findings.residual.estimate] * len(bars), "residual: not explained", RESIDUAL_COLOUR, "."))
     _style(figure, height=210 + 60 * len(bars) + 12 * len(rows))
-    figure.update_layout(barmode="relative", bargap=0.35, legend={"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "traceorder": "normal"})
+    figure.update_layout(
+        barmode="relative", bargap=0.35, legend={"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "traceorder": "normal"}
+    )
     figure.update_xaxes(title_text="share of the total change D")
     figure.update_yaxes(autorange="reversed")
     return figure

@@ -50,7 +50,9 @@ def parse_findings(data: bytes, source: str = FILE_NAME) -> Findings:
         raise FindingsFileError(f'{source}: expected "format": "{FINDINGS_FORMAT}", found another kind of file')
     version = plain.get("version")
     if version != FINDINGS_VERSION:
-        raise FindingsFileError(f"{source}: expected findings version {FINDINGS_VERSION}, found {version!r}; use the discover that wrote it")
+        raise FindingsFileError(
+            f"{source}: expected findings version {FINDINGS_VERSION}, found {version!r}; use the discover that wrote it"
+        )
     try:
         return Findings.model_validate(plain)
     except ValidationError as error:
@@ -70,7 +72,9 @@ def read_findings(folder: Path) -> Findings:
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror
-        raise FindingsFileError(f"{path}: expected the findings of a finished run, found none ({reason}); run discover --run first") from error
+        raise FindingsFileError(
+            f"{path}: expected the findings of a finished run, found none ({reason}); run discover --run first"
+        ) from error
     return parse_findings(data, str(path))
 
 

@@ -1,6 +1,7 @@
 """`report.html`: the findings as one self-contained page that opens offline and asks the network for nothing.
 
-Scripts are inlined and allowed by their hash in a Content-Security-Policy, so that nothing in a response can run; jinja2 escapes everything else.
+Scripts are inlined and allowed by their hash in a Content-Security-Policy, so that nothing in a response can run. jinja2 escapes every
+value but the style, the scripts and the figures' data: HTML reads these as raw text, so they are checked instead (`RawText`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +21,7 @@ from agent.report import figures, ranking
 from agent.report.method import METHOD_LINES
 from agent.report.reproduce import command_line
 from agent.report.shown import MISSING, Shown, number, p_value, shown, step
-from agent.report.visible import Excerpt, excerpt, one_line, segments
+from agent.report.visible import Excerpt, excerpt, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +41,6 @@ _FIGURES = {
 
 def html_report(findings: Findings) -> str:
     """The whole page; at most a few hundred kilobytes beside the plotting library's 4.8 MB."""
-    from markupsafe import Markup
-
     drawn, alts = {}, {}
     for name, (draw, alt) in _FIGURES.items():
         figure = draw(findings)
@@ -67,11 +68,31 @@ def html_report(findings: Findings) -> str:
         command=command_line(findings),
         config=json.dumps(findings.config, indent=2, ensure_ascii=False),
         sensitivity=json.dumps(findings.sensitivity, indent=2, ensure_ascii=False) if findings.sensitivity else "",
-        style=Markup(_text("page.css")),  # ours, not the run's
-        scripts=[Markup(script) for script in scripts],
+        style=RawText(_text("page.css")),
+        scripts=[RawText(script) for script in scripts],
         script_hashes=" ".join(_csp_hash(script) for script in scripts),
-        figure_data=Markup(data_block(drawn)),
+        figure_data=RawText(data_block(drawn)),
     )
+
+
+@dataclass(frozen=True)
+class RawText:
+    """What stands in a `<style>` or `<script>` element, where entities mean nothing: put there as it is (markupsafe's `__html__`).
+
+    Raises:
+        ValueError: the text would end its element or hide the element's end from the browser.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could leave the element."""
+        if re.search(r"</(style|script)|<!--", self.text, re.IGNORECASE):
+            raise ValueError("expected text that stays inside its element, found an end tag or the start of a comment")
+
+    def __html__(self) -> str:
+        """The text itself."""
+        return self.text
 
 
 def data_block(value: Any) -> str:
@@ -98,7 +119,9 @@ def _csp_hash(script: str) -> str:
 def _axis(findings: Findings) -> tuple[float, float]:
     """Limits of the share bars: 0 to 1, wider where a share or its interval lies outside."""
     rows = [*ranking.ranked(findings), *([ranking.row(findings.length)] if findings.length else [])]
-    estimates = [entry.finding.share for entry in rows] + [estimate for estimate in (findings.joint, findings.residual) if estimate is not None]
+    estimates = [entry.finding.share for entry in rows] + [
+        estimate for estimate in (findings.joint, findings.residual) if estimate is not None
+    ]
     values = [value for estimate in estimates for value in (estimate.estimate, estimate.low, estimate.high) if value is not None]
     return min(0.0, *values, 0.0), max(1.0, *values, 1.0)
 
@@ -110,7 +133,15 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        untrusted=_untrusted, excerpt=excerpt, pieces=_pieces, number=number, p=p_value, step=step, shown=shown, steps=_steps, percent=_percent
+        untrusted=_untrusted,
+        excerpt=excerpt,
+        pieces=_pieces,
+        number=number,
+        p=p_value,
+        step=step,
+        shown=shown,
+        steps=_steps,
+        percent=_percent,
     )
     environment.globals.update(MISSING=MISSING)
     return environment

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from agent.records import EvidencePair, Findings
 from agent.report.method import METHOD_LINES
-from agent.report.shown import MISSING, number, p_value, shown, step
 from agent.report.ranking import (
     Row,
     contrast_text,
@@ -23,6 +22,7 @@ from agent.report.ranking import (
     undetectable_text,
 )
 from agent.report.reproduce import command_line
+from agent.report.shown import MISSING, number, p_value, shown, step
 from agent.report.visible import excerpt, one_line, visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -77,7 +77,9 @@ def _ranked(findings: Findings) -> Iterator[str]:
     lines = [_table_line(entry, str(entry.rank)) for entry in ranked(findings)]
     if findings.length:
         length = row(findings.length)
-        lines.append(["", "*length alone* (never a discovery)", length.share.line, length.change.line, "", "", length.onset.line, "exact", ""])
+        lines.append(
+            ["", "*length alone* (never a discovery)", length.share.line, length.change.line, "", "", length.onset.line, "exact", ""]
+        )
     if findings.detectable:
         if findings.joint:
             lines.append(["", "*all accepted together*", joint(findings).line, "", "", "", "", "", ""])
@@ -175,7 +177,10 @@ def _quantities(entry: Row) -> list[list[str]]:
         ("Jensen-Shannon share", number(finding.jensen_shannon_share)),
         ("total-variation share", number(finding.total_variation_share)),
         ("onset (step)", shown(finding.onset, unit=False).line),
-        ("10% and 90% of the way (steps)", f"{step(finding.t10)}, {step(finding.t90)}" if finding.t10 is not None or finding.t90 is not None else MISSING),
+        (
+            "10% and 90% of the way (steps)",
+            f"{step(finding.t10)}, {step(finding.t90)}" if finding.t10 is not None or finding.t90 is not None else MISSING,
+        ),
     )
     rows += [[name, value, ""] for name, value in plain if value != MISSING]
     rows += [[f"judge: {escape(name)}", number(value, 2), ""] for name, value in finding.reliability.items()]
@@ -214,7 +219,8 @@ def _checks(findings: Findings) -> Iterator[str]:
     yield "## Checks"
     if findings.null_run:
         null = findings.null_run
-        yield f"Null run ({null.kind}, {null.runs} runs): {null.accepted} of {null.tested} candidates accepted. {escape(null.sentence, 600)}"
+        counts = f"{null.accepted} of {null.tested} candidates accepted"
+        yield f"Null run ({null.kind}, {null.runs} runs): {counts}. {escape(null.sentence, 600)}"
     else:
         yield "No null run was made."
     if findings.tests:
@@ -243,7 +249,8 @@ def _checks(findings: Findings) -> Iterator[str]:
 
 def _cost(findings: Findings) -> Iterator[str]:
     yield "## Cost"
-    yield f"{findings.rounds} rounds; stopped: {escape(findings.stopped)}. Proposer {escape(findings.proposer)}, judge {escape(findings.judge)}."
+    roles = f"Proposer {escape(findings.proposer)}, judge {escape(findings.judge)}."
+    yield f"{findings.rounds} rounds; stopped: {escape(findings.stopped)}. {roles}"
     if findings.cost:
         header = ("role", "provider", "round", "calls", "from cache", "input tokens", "output tokens", "USD")
         yield markdown_table(

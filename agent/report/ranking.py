@@ -129,7 +129,8 @@ def undetectable_text(findings: Findings) -> str:
     if findings.smallest_detectable_share is None:
         return start
     size = number(findings.smallest_detectable_share)
-    return f"{start} A parameter that carries a share of {size} or more of a change would have been found; one below {size} would have been missed."
+    found = f"A parameter that carries a share of {size} or more of a change would have been found"
+    return f"{start} {found}; one below {size} would have been missed."
 
 
 def missed_text(findings: Findings) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.records import Findings
 
-# Options that name the input and the roles; every other setting stands in the run's configuration, which is printed whole beside the command.
+# Options that name the input and the roles; every other setting stands in the configuration printed whole beside the command.
 _OPTIONS = ("columns", "select", "before", "after", "split", "ends", "window", "proposer", "judge")
 
 

@@ -1,4 +1,7 @@
-"""The JSON Schema of `findings.json`, published beside this file: `python -m agent.report.schema` writes it after a change of agent/records.py."""
+"""The JSON Schema of `findings.json`, published beside this file.
+
+`python -m agent.report.schema` writes it after a change of agent/records.py.
+"""
 
 from __future__ import annotations
 

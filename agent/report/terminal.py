@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.records import Findings
-from agent.report.shown import Shown
 from agent.report.ranking import (
     Row,
     contrast_text,
@@ -21,6 +20,7 @@ from agent.report.ranking import (
     total_text,
     undetectable_text,
 )
+from agent.report.shown import Shown
 from agent.report.visible import one_line
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def _ranked_table(findings: Findings, rows: list[Row]) -> Table:
     grid.add_section()
     if findings.length:
         entry = row(findings.length)
-        grid.add_row(Text(""), Text("length alone (no discovery)"), _cell(entry.share), _cell(entry.change), "", "", _cell(entry.onset), Text(""))
+        grid.add_row(
+            Text(""), Text("length alone (no discovery)"), _cell(entry.share), _cell(entry.change), "", "", _cell(entry.onset), Text("")
+        )
     if findings.detectable:
         if findings.joint:
             grid.add_row(Text(""), Text("all accepted together"), _cell(joint(findings)), "", "", "", "", "")

@@ -1,7 +1,7 @@
 """Untrusted text made safe to look at: hidden characters become visible, long texts are cut with a stated count.
 
-Responses, prompts and everything a proposer wrote may hold terminal escapes, right-to-left overrides and zero-width characters. Escaping for
-HTML, Markdown or a terminal is done where each is written; here only what a reader could not see is brought to light.
+Responses, prompts and everything a proposer wrote may hold terminal escapes, right-to-left overrides and zero-width characters. Escaping
+for HTML, Markdown or a terminal is done where each is written; here only what a reader could not see is brought to light.
 """
 
 from __future__ import annotations
