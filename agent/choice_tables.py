@@ -109,14 +109,14 @@ def _chosen_stages(path: Path, there: Iterable[str], wanted: Mapping[str, str]) 
 def _listed(path: Path, rows: _Rows, stages: Mapping[str, str]) -> ChoiceSet:
     from probes.finite_choice import Choice
 
+    listed = [_list(path, line, row["choice_probs"]) for line, row in rows]
     kinds = {row["model"]: row["kind"] for _, row in rows}
     if unknown := [model for model in stages.values() if model not in kinds]:
         raise ConfigError(f"{path}: expected one of the models {', '.join(kinds)}, found --stages {unknown[0]!r}")
     pairs, notes = ({list(stages.values())[-1]: dict(stages)}, ()) if stages else _paired(path, kinds)
     options: dict[str, tuple[str, ...]] = {}
     subjects: dict[str, list[Choice]] = {name: [] for name in pairs}
-    for line, row in rows:
-        probabilities = _list(path, line, row["choice_probs"])
+    for (line, row), probabilities in zip(rows, listed, strict=True):
         task = row["experiment"]
         known = options.setdefault(task, LISTED_OPTIONS.get(task, tuple(str(k + 1) for k in range(len(probabilities)))))
         if len(known) != len(probabilities):
@@ -130,12 +130,12 @@ def _listed(path: Path, rows: _Rows, stages: Mapping[str, str]) -> ChoiceSet:
     return ChoiceSet(subjects, options, order, notes)
 
 
-def _list(path: Path, line: int, text: str) -> tuple[float, ...]:
+def _list(path: Path, line: int, text: str | None) -> tuple[float, ...]:
     try:
-        values = json.loads(text)
+        values = json.loads(text or "")
         return tuple(float(value) for value in values)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}:{line}: expected choice_probs as a list of numbers, found {text[:60]!r}") from error
+        raise ConfigError(f"{path}:{line}: expected choice_probs as a list of numbers, found {(text or '')[:60]!r}") from error
 
 
 def _paired(path: Path, kinds: Mapping[str, str]) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:

@@ -90,6 +90,7 @@ class Seed:
         null_distance: Median of the same with the options of the later answers permuted.
         p: Part of the permutations that come as near.
         top: Its most probable options, as many as the later answers have in use.
+        crystal: The same of the later answers themselves.
     """
 
     phrasings: tuple[str, ...]
@@ -98,6 +99,7 @@ class Seed:
     null_distance: float
     p: float
     top: tuple[str, ...]
+    crystal: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ class Transition:
     """One task from one stage to the next: how far each of the three falls (in its own units, positive: falls).
 
     `p` is the largest of the three one-sided p values (all must fall), `p_adjusted` is Holm's over the subject's tasks and transitions.
-    `seed` is looked for where a nucleation is called.
+    `all_fall`: they do, by enough and at the level asked for; then it is a nucleation (after one and towards the same options: settling)
+    and its `seed` is looked for.
     """
 
     task: str
@@ -116,7 +119,7 @@ class Transition:
     variety: Interval
     p: float
     p_adjusted: float
-    nucleation: bool
+    all_fall: bool
     seed: Seed | None
 
 
@@ -124,13 +127,15 @@ class Transition:
 class Settling:
     """Mass on the seed's top options after a nucleation: at this stage, and how much it rose since the stage before.
 
-    It is called where the rise separates from 0 and these options hold most of the mass: else the crystal did not grow from this seed.
+    Where no seed stands out of its null (`from_seed` is False) the crystal's own top options stand in. Settling is called where the rise
+    separates from 0 and these options hold most of the mass. `distance` is the Jensen-Shannon distance to the seed.
     """
 
     task: str
     before: str
     after: str
     top: tuple[str, ...]
+    from_seed: bool
     mass: Interval
     rise: Interval
     distance: float
@@ -245,18 +250,19 @@ def crystallize(
 
 def over_subjects(found: Sequence[Crystallization]) -> tuple[AcrossSubjects, ...]:
     """What the subjects have in common, for every task and transition that at least two of them have."""
-    groups: dict[tuple[str, str, str], list[tuple[Transition, int]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[Transition, int, bool]]] = {}
     for each in found:
         for step in each.transitions:
-            groups.setdefault((step.task, step.before, step.after), []).append((step, len(each.options[step.task])))
+            called = (step.task, step.after, "nucleation") in each.calls
+            groups.setdefault((step.task, step.before, step.after), []).append((step, len(each.options[step.task]), called))
     across = []
     for key, steps in groups.items():
         if len(steps) >= 2:
-            entropy_fell = mean_interval(np.array([step.entropy.estimate for step, _ in steps]), _NO_PRIOR)
-            variety_fell = mean_interval(np.array([step.variety.estimate / size for step, size in steps]), _NO_PRIOR)
-            called = sum(step.nucleation for step, _ in steps)
-            consistent = entropy_fell.low > 0 and variety_fell.low > 0 and 2 * called > len(steps)
-            across.append(AcrossSubjects(*key, entropy_fell, variety_fell, called, len(steps), consistent))
+            entropy_fell = mean_interval(np.array([step.entropy.estimate for step, _, _ in steps]), _NO_PRIOR)
+            variety_fell = mean_interval(np.array([step.variety.estimate / size for step, size, _ in steps]), _NO_PRIOR)
+            n_called = sum(called for _, _, called in steps)
+            consistent = entropy_fell.low > 0 and variety_fell.low > 0 and 2 * n_called > len(steps)
+            across.append(AcrossSubjects(*key, entropy_fell, variety_fell, n_called, len(steps), consistent))
     return tuple(across)
 
 
@@ -374,15 +380,19 @@ def find_seed(
     group = groups[nearest]
     found = Answers(earlier.p[group], earlier.n[group])
     count = max(1, min(len(options) - 1, round(math.exp(entropy(later)))))
-    top = sorted(np.argsort(-centres[nearest], kind="stable")[:count].tolist())
     return Seed(
         tuple(names[k] for k in group.tolist()),
         tuple(centres[nearest].tolist()),
         js_distance(found, later),
         float(np.sqrt(np.median(null))),
         float(np.mean(null <= null[0] + 1e-12)),
-        tuple(options[k] for k in top),
+        _top(centres[nearest], count, options),
+        _top(final, count, options),
     )
+
+
+def _top(distribution: FloatArray, count: int, options: Sequence[str]) -> tuple[str, ...]:
+    return tuple(options[k] for k in sorted(np.argsort(-distribution, kind="stable")[:count].tolist()))
 
 
 def _orders(n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -458,7 +468,11 @@ def _settlings(
 ) -> list[Settling]:
     """The mass on the first seed's top options over the stages after a nucleation; their p values are one family."""
     steps = [(step, seed) for task in options for step, seed in _after_nucleation([t for t in transitions if t.task == task])]
-    masses = [tuple(_mass(cells[s.task, stage], options[s.task], seed.top) for stage in (s.before, s.after)) for s, seed in steps]
+    tops = [seed.top if seed.p <= alpha else seed.crystal for _, seed in steps]
+    masses = [
+        tuple(_mass(cells[s.task, stage], options[s.task], top) for stage in (s.before, s.after))
+        for (s, _), top in zip(steps, tops, strict=True)
+    ]
     paired = [cells[s.task, s.before].names == cells[s.task, s.after].names for s, _ in steps]
     single = fit_prior([mass for pair in masses for mass in pair])
     differences = fit_prior([after - before for (before, after), same in zip(masses, paired, strict=True) if same])
@@ -471,16 +485,17 @@ def _settlings(
             step.task,
             step.before,
             step.after,
-            seed.top,
+            top,
+            seed.p <= alpha,
             mean_interval(after, single),
             rise.interval,
             js_distance(_exact(seed.distribution), cells[step.task, step.after].plain),
             rise.p,
             p,
             # A further fall of all three is a change already; towards the same options it is settling, not another nucleation.
-            rise.interval.estimate >= MIN_RISE and after.mean() > 0.5 and (p <= alpha or step.nucleation),
+            rise.interval.estimate >= MIN_RISE and after.mean() > 0.5 and (p <= alpha or step.all_fall),
         )
-        for (step, seed), (_, after), rise, p in zip(steps, masses, rises, holm([rise.p for rise in rises]), strict=True)
+        for (step, seed), top, (_, after), rise, p in zip(steps, tops, masses, rises, holm([rise.p for rise in rises]), strict=True)
     ]
 
 
@@ -538,11 +553,11 @@ def _label(stage: str, cell: _Cell, level: Interval, transitions: Sequence[Trans
         return "undecided", f"{cell.outside:.0%} of the mass lies outside the options"
     if settling is not None and settling.settling:
         return "settling", f"mass on {', '.join(settling.top)} rose by {settling.rise.estimate:.2f} to {settling.mass.estimate:.2f}"
-    if into is not None and into.nucleation:
+    if into is not None and into.all_fall:
         return "nucleation", f"H/log|O|, options and variety fell since {into.before}"
     if settling is not None:
         return "undecided", f"after the nucleation, no rise of the mass on {', '.join(settling.top)} separates from 0"
-    if out is not None and out.nucleation:
+    if out is not None and out.all_fall:
         return "liquid", f"all three fall to {out.after}"
     if level.low > LIQUID_ABOVE:
         return "liquid", f"H/log|O| lies above {LIQUID_ABOVE}"

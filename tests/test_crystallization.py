@@ -208,7 +208,7 @@ def test_obedience_is_no_crystal(rng: np.random.Generator) -> None:
     found = _measure(choices, rng, ("pretrained", "sft"))
     (step,) = found.transitions
     assert step.entropy.low > 0.5
-    assert not step.nucleation
+    assert not step.all_fall
     before, after = found.measures
     assert after.distinct > 4 > 2 > before.distinct
     assert after.n_clusters == 6
