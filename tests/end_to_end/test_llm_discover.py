@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import RunConfig
+from agent.discovery import discover
+from agent.errors import BudgetError, ProviderError
+from agent.records import Findings
+from agent.spending import Limits
+from tests.llm_server import FAULTS, KEY, LlmServer, Seen
+from tests.planted_recordings import accepted, config_of, planted, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARE_FAILING = 0.3
+
+
+def thirty_percent(seen: Seen, attempt: int) -> str | None:
+    """Three attempts in ten fail, in one of seven ways, the same ones every time."""
+    chance = hashlib.sha256(f"{seen.digest} {attempt}".encode()).digest()
+    return FAULTS[chance[1] % len(FAULTS)] if chance[0] < 256 * SHARE_FAILING else None
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Responses of two sides: harm changes, hedge does not."""
+    return write_jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", planted(0, n_prompts=8, n_each=8, sides=("base", "tuned")))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LlmServer]:
+    """A server whose LLM proposes harm and hedge and reads what stands in a response."""
+    with LlmServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def faultless(server: LlmServer, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """The findings when nothing goes wrong."""
+    findings, _, _ = discover(config(server, rows), tmp_path_factory.mktemp("faultless"), limits=Limits(in_flight=32))
+    return findings
+
+
+@pytest.fixture(autouse=True)
+def _well_again(server: LlmServer) -> Iterator[None]:
+    """Every test starts with a server that works and has seen nothing."""
+    yield
+    server.fault, server.hold_after = (lambda seen, attempt: None), None
+    server.seen.clear()
+    server.answered.clear()
+    server._attempts.clear()
+
+
+def config(server: LlmServer, rows: Path) -> RunConfig:
+    """Proposer and judge are the server's."""
+    return config_of(run=str(rows), proposer=server.openai, judge=server.openai, n_permutations=199)
+
+
+def same(findings: Findings, expected: Findings) -> bool:
+    """Whether everything but the address of the file is the same, cost included."""
+    return findings.model_dump() == expected.model_dump()
+
+
+def test_an_llm_proposes_judges_and_is_paid_by_role_and_round(server: LlmServer, faultless: Findings) -> None:
+    """What was planted is found by reading; the ledger holds every answered call with its tokens, and no price where none is known."""
+    assert accepted(faultless) == ["harm"]
+    assert {(line.role, line.round) for line in faultless.cost} >= {("proposer", 1), ("judge", 1)}
+    assert all(line.usd is None and line.input_tokens > 0 and line.provider == server.openai for line in faultless.cost)
+    harm = next(p for p in faultless.parameters if p.verdict == "accepted")
+    assert any(pair.before_quote and "harm=" in pair.before_quote for pair in harm.evidence)
+
+
+def test_with_three_in_ten_requests_failing_in_seven_ways_the_findings_are_the_same(
+    server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path
+) -> None:
+    """Every way of failing happens; the run completes, finds what the faultless one found, and no request is answered twice."""
+    server.fault = thirty_percent
+    findings, _, _ = discover(config(server, rows), tmp_path / "out", limits=Limits(in_flight=64, timeout=0.5))
+    happened = [seen.fault for seen in server.seen if seen.fault]
+    assert set(happened) == set(FAULTS)
+    assert 0.2 < len(happened) / len(server.seen) < 0.4
+    assert same(findings, faultless)
+    assert set(server.answered.values()) == {1}
+    assert server.answered.total() == sum(line.calls for line in findings.cost)
+
+
+def test_killed_while_judging_it_goes_on_and_pays_nothing_twice(server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path) -> None:
+    """Kill -9 after 10, 60 and 150 kept answers, then run on: the same findings, and every request was answered once."""
+    words = ["--run", str(rows), "--out", str(tmp_path / "out"), "--memory", "off", "--proposer", server.openai, "--judge", server.openai]
+    program = "import sys; from agent import discovery; from agent.cli import main; from tests.planted_recordings import config_of; main()"
+    command = [sys.executable, "-c", program, *words]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for kept in (10, 60, 150):
+        server.hold_after = kept
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as child:
+            wait_for_answers(tmp_path / "out" / "judgements.sqlite", kept, child)
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+    server.hold_after = None
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert set(server.answered.values()) == {1}
+    found = json.loads((tmp_path / "out" / "findings.json").read_bytes())
+    assert [p["parameter"]["name"] for p in found["parameters"] if p["verdict"] == "accepted"] == accepted(faultless)
+    assert sum(line["calls"] for line in found["cost"]) == server.answered.total() == sum(line.calls for line in faultless.cost)
+
+
+def wait_for_answers(path: Path, n: int, child: subprocess.Popen[str]) -> None:
+    """Until n answers are on disk."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert child.poll() is None, child.communicate()[1]
+        if path.exists():
+            with closing(sqlite3.connect(path)) as connection:
+                try:
+                    if connection.execute("SELECT count(*) FROM requests").fetchone()[0] >= n:
+                        return
+                except sqlite3.OperationalError:
+                    pass  # not made yet
+        time.sleep(0.02)
+    raise AssertionError(f"{n} answers were not kept in time")
+
+
+def test_a_failing_provider_stops_the_run_and_the_same_command_goes_on(
+    server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path
+) -> None:
+    """From the 40th answer on everything fails: one line. When the server is back, the rest is asked and the findings are the same."""
+    server.fault = lambda seen, attempt: "overloaded" if server.answered.total() >= 40 else None
+    with pytest.raises(ProviderError, match="run the same command to go on"):
+        discover(config(server, rows), tmp_path / "out")
+    server.fault = lambda seen, attempt: None
+    findings, _, _ = discover(config(server, rows), tmp_path / "out")
+    assert same(findings, faultless)
+    assert set(server.answered.values()) == {1}
+
+
+def test_calls_end_where_they_were_limited_and_a_higher_limit_goes_on(
+    server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path
+) -> None:
+    """--max-calls holds to the call, over several starts; what it cut short is taken up, and nothing is asked twice."""
+    for limit in (30, 30, 70):
+        with pytest.raises(BudgetError, match=f"--max-calls {limit}"):
+            discover(config(server, rows), tmp_path / "out", limits=Limits(max_calls=limit))
+        assert server.answered.total() == limit
+    findings, _, _ = discover(config(server, rows), tmp_path / "out")
+    assert same(findings, faultless)
+    assert set(server.answered.values()) == {1}
+
+
+def test_a_budget_in_dollars_is_never_overrun(server: LlmServer, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a known price the run ends before the budget would be passed, and the ledger of the stopped run stays below it."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.address)
+    name = "anthropic:claude-haiku-4-5-20251001"
+    priced = config_of(run=str(rows), proposer=name, judge=name, n_permutations=199)
+    with pytest.raises(BudgetError, match=r"--budget-usd 0.05"):
+        discover(priced, tmp_path / "out", limits=Limits(budget_usd=0.05))
+    spent = sum((len(seen.raw) // 4 + 1) * 1e-6 for seen in server.seen)
+    assert 0.02 < spent < 0.05
+    assert KEY not in everything_below(tmp_path)
+
+
+def everything_below(folder: Path) -> str:
+    """All bytes of all files."""
+    return "\n".join(path.read_bytes().decode("latin-1") for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_no_key_is_in_any_file(server: LlmServer, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a run with failures, neither database nor report, log or configuration holds the key that every request carried."""
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", KEY)
+    server.fault = lambda seen, attempt: "401 wrong key " + KEY if server.answered.total() >= 100 else None
+    with pytest.raises(ProviderError) as caught:
+        discover(config(server, rows), tmp_path / "out")
+    assert KEY not in str(caught.value)
+    server.fault = lambda seen, attempt: None
+    discover(config(server, rows), tmp_path / "out")
+    assert all(seen.headers["authorization"] == f"Bearer {KEY}" for seen in server.seen)
+    assert KEY not in everything_below(tmp_path)
+
+
+def test_a_proposer_that_refuses_leaves_a_note_and_no_discovery(server: LlmServer, rows: Path, tmp_path: Path) -> None:
+    """Two rounds without candidates end the loop; the findings say why there are none."""
+    from tests.llm_server import Say
+
+    before: Any = server.brain
+    server.brain = lambda seen: Say("", "refused")
+    try:
+        findings, _, _ = discover(config(server, rows), tmp_path / "out")
+    finally:
+        server.brain = before
+    assert accepted(findings) == []
+    assert sum("refused" in note for note in findings.notes) == 2
