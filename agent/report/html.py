@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.records import Findings
-from agent.report import figures, ranking
+from agent.report import figures, ranking, sensitivity
 from agent.report.method import METHOD_LINES
 from agent.report.reproduce import command_line
 from agent.report.shown import MISSING, Shown, number, p_value, shown, step
-from agent.report.visible import Excerpt, excerpt, segments
+from agent.report.visible import Excerpt, excerpt, flat_line, one_line, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ def html_report(findings: Findings) -> str:
         figure = draw(findings)
         if figure is not None:
             drawn[name], alts[name] = json.loads(figure.to_json(engine="json")), alt(findings)
+    choices, other = sensitivity.choices(findings)
     scripts = [_plotly_script()] if drawn else []
     scripts.append(_text("page.js"))
     template = _environment().get_template("template.html")
@@ -67,7 +68,11 @@ def html_report(findings: Findings) -> str:
         method=METHOD_LINES,
         command=command_line(findings),
         config=json.dumps(findings.config, indent=2, ensure_ascii=False),
-        sensitivity=json.dumps(findings.sensitivity, indent=2, ensure_ascii=False) if findings.sensitivity else "",
+        quantities=ranking.quantities,
+        settled=[entry for entry in findings.order if entry.settled],
+        unsettled=[entry for entry in findings.order if not entry.settled],
+        choices=choices,
+        sensitivity=json.dumps(other, indent=2, ensure_ascii=False) if other else "",
         style=RawText(_text("page.css")),
         scripts=[RawText(script) for script in scripts],
         script_hashes=" ".join(_csp_hash(script) for script in scripts),
@@ -134,6 +139,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         untrusted=_untrusted,
+        line=one_line,
         excerpt=excerpt,
         pieces=_pieces,
         number=number,
@@ -157,9 +163,8 @@ def _untrusted(text: str, limit: int = 600) -> Markup:
 
 def one_line_pieces(text: str, limit: int) -> list[Segment]:
     """The segments of `text` on one line, cut at `limit` characters with the count of the rest."""
-    cut = " ".join(text[:limit].split())
-    rest = len(text) - limit
-    return [*segments(cut), *(segments(f"… ({rest:,} more characters)") if rest > 0 else ())]
+    cut, rest = flat_line(text, limit)
+    return [*segments(cut), *(segments(f"… ({rest:,} more characters)") if rest else ())]
 
 
 def _pieces(parts: Iterable[Segment] | Excerpt) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +13,11 @@ from agent.report.ranking import (
     Row,
     contrast_text,
     flagged,
+    further_text,
     joint,
     lag_text,
     missed_text,
+    quantities,
     ranked,
     residual,
     row,
@@ -22,7 +25,8 @@ from agent.report.ranking import (
     undetectable_text,
 )
 from agent.report.reproduce import command_line
-from agent.report.shown import MISSING, number, p_value, shown, step
+from agent.report.sensitivity import choices
+from agent.report.shown import MISSING, NAME_LIMIT, number, p_value, shown, step
 from agent.report.visible import excerpt, one_line, visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -42,6 +46,7 @@ def markdown_report(findings: Findings) -> str:
         _ranked(findings),
         _cautions(findings),
         _transition(findings),
+        _order(findings),
         _parameters(findings),
         _checks(findings),
         _cost(findings),
@@ -87,7 +92,7 @@ def _ranked(findings: Findings) -> Iterator[str]:
     yield markdown_table(header, lines)
     if flagged(findings):
         yield "! lies outside 0 to 1: printed as estimated, never clipped."
-    notes = [f"- {escape(entry.name, 80)}: {escape(note)}" for entry in ranked(findings) for note in entry.notes]
+    notes = [f"- {escape(entry.name, NAME_LIMIT)}: {escape(note)}" for entry in ranked(findings) for note in entry.notes]
     if notes:
         yield "\n".join(notes)
 
@@ -95,7 +100,7 @@ def _ranked(findings: Findings) -> Iterator[str]:
 def _table_line(entry: Row, rank: str) -> list[str]:
     cells = (entry.share, entry.change, entry.unique, entry.beyond_length, entry.onset)
     parameter = entry.finding.parameter
-    name = f"{escape(entry.name, 80)} ({parameter.badge}{', human' if parameter.origin == 'human' else ''})"
+    name = f"{escape(entry.name, NAME_LIMIT)} ({parameter.badge}{', human' if parameter.origin == 'human' else ''})"
     return [rank, name, *(cell.line for cell in cells), entry.reliability, entry.finding.verdict]
 
 
@@ -120,6 +125,7 @@ def _transition(findings: Findings) -> Iterator[str]:
             ["peak of D(t\\*)", f"step {shown(transition.peak, unit=False).line}"],
             ["prominence (times the median)", shown(transition.prominence, unit=False).line],
             ["window L", f"{transition.window} checkpoints a side"],
+            *([["further transitions", further_text(findings)]] if findings.other_transitions else []),
             ["gradient norm peaks at step", step(transition.grad_norm_peak)],
             ["lag behind it (steps)", shown(transition.lag_from_grad_norm, unit=False).line],
             ["effective sample size, 5th percentile", number(transition.ess_fifth_percentile, 1)],
@@ -131,12 +137,26 @@ def _transition(findings: Findings) -> Iterator[str]:
         yield markdown_table(("first tokens", "D"), [[escape(key), number(value)] for key, value in findings.prefix_change.items()])
 
 
+def _order(findings: Findings) -> Iterator[str]:
+    if findings.order:
+        yield "## What moved before what"
+        rows = [
+            [escape(entry.first, NAME_LIMIT), escape(entry.second, NAME_LIMIT), shown(entry.lag, unit=False).line, _yes(entry.settled)]
+            for entry in findings.order
+        ]
+        yield markdown_table(("first", "then", "steps between", "established"), rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def _parameters(findings: Findings) -> Iterator[str]:
     for entry in ranked(findings):
         finding, parameter = entry.finding, entry.finding.parameter
-        yield f"## {entry.rank}. {escape(entry.name, 80)}"
-        yield escape(parameter.definition, 600)
-        yield f"Question to the judge: {escape(parameter.question, 600)}"
+        yield f"## {entry.rank}. {escape(entry.name, NAME_LIMIT)}"
+        yield long_text("Definition", parameter.definition)
+        yield long_text("Question to the judge", parameter.question)
         yield f"{finding.verdict.capitalize()} in round {finding.round}: {escape(finding.reason, 600) or 'no reason given'}."
         yield markdown_table(("quantity", "value", "responses"), _quantities(entry))
         if finding.levels:
@@ -152,25 +172,25 @@ def _parameters(findings: Findings) -> Iterator[str]:
             yield from _pair(index, pair)
 
 
+def long_text(title: str, text: str) -> str:
+    """Untrusted `text` as a paragraph; past 300 characters folded away behind its beginning."""
+    if len(text) <= 300:
+        return f"{title}: {escape(text)}"
+    return f"<details><summary>{title}: {in_html(text, 120)}</summary>\n\n{escape(text, 4000)}\n\n</details>"
+
+
+def in_html(text: str, limit: int) -> str:
+    """Untrusted `text` on one line inside an HTML element, where Markdown's backslashes would be shown."""
+    return html.escape(one_line(text, limit))
+
+
 def _level_name(levels: Sequence[str], k: int) -> str:
     return levels[k] if k < len(levels) else f"level {k}"
 
 
 def _quantities(entry: Row) -> list[list[str]]:
     finding = entry.finding
-    estimates = (
-        ("share of D", finding.share),
-        ("D[O]", finding.change),
-        ("unique share", finding.unique),
-        ("Shapley share", finding.shapley),
-        ("gain beyond length", finding.beyond_length),
-        ("gain beyond all rules", finding.beyond_rules),
-        ("share with prompt interaction", finding.interaction),
-        ("share on questions not seen", finding.transfer),
-        ("share among responses of equal length", finding.length_matched),
-        ("gain when decided", finding.gain),
-    )
-    rows = [[name, shown(estimate).line, f"{estimate.n:,}"] for name, estimate in estimates if estimate is not None]
+    rows = [[name, shown(estimate).line, f"{estimate.n:,}"] for name, estimate in quantities(finding)]
     plain = (
         ("family-wise p-value", p_value(finding.p_value)),
         ("held against", p_value(finding.alpha)),
@@ -188,7 +208,7 @@ def _quantities(entry: Row) -> list[list[str]]:
 
 
 def _pair(index: int, pair: EvidencePair) -> Iterator[str]:
-    yield f"<details><summary>Evidence {index}: {escape(pair.prompt, 120)}</summary>"
+    yield f"<details><summary>Evidence {index}: {in_html(pair.prompt, 120)}</summary>"
     if pair.system:
         yield "System:\n\n" + fenced(pair.system)
     yield "Prompt:\n\n" + fenced(pair.prompt)
@@ -219,8 +239,8 @@ def _checks(findings: Findings) -> Iterator[str]:
     yield "## Checks"
     if findings.null_run:
         null = findings.null_run
-        counts = f"{null.accepted} of {null.tested} candidates accepted"
-        yield f"Null run ({null.kind}, {null.runs} runs): {counts}. {escape(null.sentence, 600)}"
+        counts = f": {null.accepted} of {null.tested} candidates accepted." if null.runs else "."
+        yield f"Null run ({null.kind}, {null.runs} runs){counts} {escape(null.sentence, 600)}"
     else:
         yield "No null run was made."
     if findings.tests:
@@ -232,19 +252,39 @@ def _checks(findings: Findings) -> Iterator[str]:
                 [
                     str(test.round),
                     test.family,
-                    escape(test.name, 80),
+                    escape(test.name, NAME_LIMIT),
                     f"{test.n:,}",
                     number(test.gain),
                     p_value(test.p_value),
                     p_value(test.alpha),
-                    "yes" if test.accepted else "no",
+                    _yes(test.accepted),
                     escape(test.reason, 200),
                 ]
                 for test in findings.tests
             ],
         )
-    if findings.sensitivity:
-        yield "Sensitivity:\n\n" + fenced(json.dumps(findings.sensitivity, indent=2, ensure_ascii=False))
+    yield from _sensitivity(findings)
+    yield from _bound(findings)
+
+
+def _sensitivity(findings: Findings) -> Iterator[str]:
+    lines, other = choices(findings)
+    if lines:
+        yield "Sensitivity: what the numbers become under other choices."
+        rows = [[escape(line.what), number(line.change), number(line.joint_share)] for line in lines]
+        yield markdown_table(("choice", "D", "joint share"), rows)
+    if other:
+        yield "Further sensitivity:\n\n" + fenced(json.dumps(other, indent=2, ensure_ascii=False))
+
+
+def _bound(findings: Findings) -> Iterator[str]:
+    bound = findings.bound
+    if bound is None:
+        return
+    yield f"Without likelihoods D is bounded below by how well a classifier tells the sides apart: {escape(bound.classifier)}."
+    yield markdown_table(("classifier", "bound on the propose half"), [[escape(k), number(v)] for k, v in bound.candidates.items()])
+    rows = [[number(predicted), number(observed), f"{n:,}"] for predicted, observed, n in bound.calibration]
+    yield markdown_table(("predicted probability of before", "observed share of before", "responses"), rows)
 
 
 def _cost(findings: Findings) -> Iterator[str]:

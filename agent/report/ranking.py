@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.records import ContrastRecord, Findings, ParameterFinding
+from agent.records import ContrastRecord, Estimate, Findings, ParameterFinding
 from agent.report.shown import MISSING, Shown, number, shown, step
 
 _VERDICT_ORDER = {"accepted": 0, "vetoed": 1, "rejected": 2, "not tested": 3}
@@ -69,6 +69,29 @@ def reliability(finding: ParameterFinding) -> str:
     return next((number(value, 2) for value in values if value is not None), MISSING)
 
 
+def quantities(finding: ParameterFinding) -> list[tuple[str, Estimate]]:
+    """Every estimate of one order parameter that was made, with its name."""
+    every = (
+        ("share of D", finding.share),
+        ("D[O]", finding.change),
+        ("unique share", finding.unique),
+        ("Shapley share", finding.shapley),
+        ("gain beyond length", finding.beyond_length),
+        ("gain beyond all rules", finding.beyond_rules),
+        ("share with prompt interaction", finding.interaction),
+        ("share on questions not seen", finding.transfer),
+        ("D[O] at equal length", finding.length_matched),
+        ("gain when decided", finding.gain),
+    )
+    return [(name, estimate) for name, estimate in every if estimate is not None]
+
+
+def further_text(findings: Findings) -> str:
+    """Places of the further transitions, highest first; "" when there is none."""
+    places = [shown(place, unit=False).line for place in findings.other_transitions if place.estimate is not None]
+    return f"also at step {', '.join(places)}" if places else ""
+
+
 def total(findings: Findings) -> Shown:
     """The total change D, "at least" where it is only bounded below."""
     return shown(findings.change, bound="at least" if findings.change_is_bound else "")
@@ -91,6 +114,16 @@ def steps_text(steps: tuple[int, ...]) -> str:
     return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]} ({len(steps)} checkpoints)"
 
 
+def _side_text(name: str, steps: tuple[int, ...]) -> str:
+    """A side by name and steps; a name that only repeats the steps ("steps 16-30") is said once."""
+    where = steps_text(steps)
+    if not where or not name:
+        return name or where
+    if name in (where, f"step {steps[0]}", f"steps {steps[0]}-{steps[-1]}"):
+        return where
+    return name if name.startswith(("step ", "steps ")) else f"{name} ({where})"
+
+
 def contrast_text(contrast: ContrastRecord) -> str:
     """What is compared, in one line with its sizes; untrusted where sides are named by the user."""
     sides = []
@@ -98,9 +131,7 @@ def contrast_text(contrast: ContrastRecord) -> str:
         (contrast.before, contrast.before_steps, contrast.n_before),
         (contrast.after, contrast.after_steps, contrast.n_after),
     ):
-        where = steps_text(steps)
-        label = where if not name or name == where else f"{name} ({where})" if where else name
-        sides.append(f"{label}, {n:,} responses")
+        sides.append(f"{_side_text(name, steps)}, {n:,} responses")
     window = f"; L = {contrast.window} checkpoints a side" if contrast.window else ""
     source = "likelihoods known" if contrast.likelihoods else "samples only, no likelihoods"
     lost = f" ({contrast.n_prompts_excluded} more seen on one side only, left out)" if contrast.n_prompts_excluded else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.records import Estimate
 
 DIGITS = 3
+NAME_LIMIT = 120
 MISSING = "–"
 OUTSIDE = "outside 0 to 1"
 BOUNDS = ("at most", "at least")

@@ -11,6 +11,7 @@ from agent.report.ranking import (
     Row,
     contrast_text,
     flagged,
+    further_text,
     joint,
     lag_text,
     missed_text,
@@ -20,7 +21,7 @@ from agent.report.ranking import (
     total_text,
     undetectable_text,
 )
-from agent.report.shown import Shown
+from agent.report.shown import NAME_LIMIT, Shown
 from agent.report.visible import one_line
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _ranked_table(findings: Findings, rows: list[Row]) -> Table:
         style = _STYLES[entry.finding.verdict]
         grid.add_row(
             Text(str(entry.rank)),
-            Text(f"{one_line(entry.name, 80)} [{entry.finding.parameter.badge}]", style=style),
+            Text(f"{one_line(entry.name, NAME_LIMIT)} [{entry.finding.parameter.badge}]", style=style),
             *(_cell(cell) for cell in (entry.share, entry.change, entry.unique, entry.beyond_length, entry.onset)),
             Text(entry.finding.verdict, style=style),
         )
@@ -134,7 +135,9 @@ def _ranked_list(findings: Findings, rows: list[Row]) -> RenderResult:
 
     for entry in rows:
         badge = entry.finding.parameter.badge
-        yield Text(f"{entry.rank}. {one_line(entry.name, 80)} [{badge}] {entry.finding.verdict}", style=_STYLES[entry.finding.verdict])
+        yield Text(
+            f"{entry.rank}. {one_line(entry.name, NAME_LIMIT)} [{badge}] {entry.finding.verdict}", style=_STYLES[entry.finding.verdict]
+        )
         yield Padding(Text(_line(entry)), (0, 0, 0, 3))
     if findings.length:
         yield Text("length alone (no discovery)")
@@ -161,6 +164,8 @@ def _totals(findings: Findings) -> RenderResult:
 
     yield Text.assemble(("Total change  ", "bold"), one_line(total_text(findings), 600))
     yield Text.assemble(("Contrast      ", "bold"), one_line(contrast_text(findings.contrast), 600))
+    if further_text(findings):
+        yield Text.assemble(("Transitions   ", "bold"), further_text(findings))
     lag = lag_text(findings)
     if lag:
         yield Text.assemble(("Timing        ", "bold"), lag)

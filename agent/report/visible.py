@@ -14,6 +14,7 @@ from dataclasses import dataclass
 LINE_LIMIT = 300
 TEXT_LIMIT = 3000
 QUOTE_LIMIT = 2000
+COUNT_LENGTH = len("… (99 more characters)")
 
 # Letters and marks that draw nothing, beside the control and format characters of Unicode (categories Cc, Cf, Zl, Zp, Cs).
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
@@ -74,11 +75,15 @@ def visible(text: str) -> str:
 
 def one_line(text: str, limit: int = LINE_LIMIT) -> str:
     """`text` on one line with hidden characters visible; past `limit` characters it is cut and the count of the rest is stated."""
-    flat = " ".join(text[: limit * 2].split()) if len(text) > limit * 2 else " ".join(text.split())
-    rest = len(text) - limit
-    if len(flat) <= limit and len(text) <= limit * 2:
-        return visible(flat)
-    return f"{visible(flat[:limit])}… ({rest:,} more characters)"
+    flat, rest = flat_line(text, limit)
+    return f"{visible(flat)}… ({rest:,} more characters)" if rest else visible(flat)
+
+
+def flat_line(text: str, limit: int) -> tuple[str, int]:
+    """The beginning of `text` on one line and how many characters are left out; a rest shorter than its count is kept."""
+    if len(text) <= limit + COUNT_LENGTH:
+        return " ".join(text.split()), 0
+    return " ".join(text[:limit].split()), len(text) - limit
 
 
 def excerpt(text: str, quote: str | None = None, limit: int = TEXT_LIMIT) -> Excerpt:
