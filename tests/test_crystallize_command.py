@@ -19,6 +19,7 @@ from agent.errors import AgentError, ConfigError
 from agent.random_tasks import OUR_TASKS, RandomTask, load_tasks
 from probes.errors import ProbeError
 from probes.option_probabilities import option_probabilities
+from tests.three_stages import train_three_stages
 from tests.tiny_subject import tiny_subject, tiny_tokenizer
 from tracing.errors import TracingError
 
@@ -420,3 +421,26 @@ def test_our_tasks_travel_with_the_package() -> None:
     import prompts
 
     assert Path(prompts.__file__).parent in OUR_TASKS.parents
+
+
+@pytest.mark.slow
+def test_three_trained_stages_are_found_where_they_were_built_in(tmp_path: Path) -> None:
+    """Five subjects trained here in three stages: liquid, nucleation and settling are found where they were built in and nowhere else."""
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name in ("coin", "die", "season", "weekday"):
+        (tasks / f"{name}.toml").write_bytes((OUR_TASKS / f"{name}.toml").read_bytes())
+    wrong = []
+    for seed in range(5):
+        kinds = np.roll(["settling", "nucleation", "liquid", "liquid"], seed).tolist()
+        built = {task.name: kind for task, kind in zip(load_tasks(tasks), kinds, strict=True)}
+        stages = train_three_stages(tmp_path / str(seed), load_tasks(tasks), built, seed)
+        text = ",".join(f"{name}={folder}" for name, folder in stages.items())
+        found = _labels(_run("--stages", text, "--tasks", tasks, "--json"))
+        expected = {
+            "liquid": ["liquid"] * 3,
+            "nucleation": ["liquid", "nucleation", "undecided"],
+            "settling": ["liquid", "nucleation", "settling"],
+        }
+        wrong += [(seed, task, stage) for task in built for k, stage in enumerate(stages) if found[task, stage] != expected[built[task]][k]]
+    assert wrong == []
