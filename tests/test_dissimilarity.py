@@ -354,7 +354,7 @@ def test_banded_likelihoods_use_the_responses_drawn_in_the_windows(rng: np.rando
     steps = 10
     drawn_at, prompt = np.repeat(np.arange(steps), 6), np.tile(np.arange(6), steps)
     log_likelihood = rng.normal(-20, 1, (60, steps))
-    near = np.abs(np.arange(steps)[None, :] - drawn_at[:, None]) <= 3
+    near = np.abs(np.arange(steps)[None, :] - drawn_at[:, None]) <= 5  # drawn at 2 to 8, a response is scored in both windows
     banded = np.where(near, log_likelihood, np.nan)
     inside = np.isin(drawn_at, [3, 4, 5, 6])
     found = likelihood_contrast(banded, drawn_at, prompt, np.array([3, 4]), np.array([5, 6]))

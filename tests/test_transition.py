@@ -88,6 +88,45 @@ def test_windows_double_up_to_a_quarter_of_the_run(n_steps: int, expected: list[
 # ---- transitions
 
 
+def _drawn_by_hand(per_prompt: np.ndarray, window: int = 2) -> TransitionCurve:
+    """A curve with given values `(n_prompts, n_splits)`."""
+    n = per_prompt.shape[1]
+    ones = np.ones_like(per_prompt)
+    return TransitionCurve(window, np.arange(window, window + n), 10.0 * np.arange(n), per_prompt, 9 * ones, ones, ones)
+
+
+def test_a_peak_must_be_twice_the_median(rng: np.random.Generator) -> None:
+    """All prompts agree on a peak 1.6 times the median: none; 2.4 times: one. The reason gives the number."""
+    for height, there in ((1.6, False), (2.4, True)):
+        curve = np.full(20, 0.1) + 0.001 * np.sin(np.arange(20))
+        curve[8] = 0.1 * height
+        (found,) = find_transitions(_drawn_by_hand(np.outer(rng.uniform(0.95, 1.05, 8), curve)))
+        assert found.found is there
+        assert found.ratio.estimate == pytest.approx(height, rel=0.03)
+        assert there or "only 1.6" in found.reason
+
+
+def test_a_peak_that_rests_on_one_prompt_is_none(rng: np.random.Generator) -> None:
+    """One of eight prompts makes the peak, four times the median in the mean: without that prompt it is gone, so its lower limit fails."""
+    curve = 0.1 * rng.uniform(0.9, 1.1, (8, 20))
+    curve[3, 8] = 2.5
+    (found,) = find_transitions(_drawn_by_hand(curve))
+    assert found.ratio.estimate > 2
+    assert found.ratio.low < 1.3
+    assert not found.found
+    assert "lower limit" in found.reason
+
+
+def test_peaks_within_two_windows_or_without_a_valley_between_are_one(rng: np.random.Generator) -> None:
+    """Of two equal peaks the second counts from 2L checkpoints on, and only where the curve falls to half between them."""
+    for distance, valley, n_found in ((3, 0.01, 1), (4, 0.01, 2), (8, 0.01, 2), (8, 0.8, 1)):
+        curve = np.full(40, 0.05)
+        curve[10 : 10 + distance + 1] = valley
+        curve[10], curve[10 + distance] = 1.0, 0.9
+        found = find_transitions(_drawn_by_hand(np.outer(rng.uniform(0.9, 1.1, 8), curve)))
+        assert [t.first_right for t in found] == [12, 12 + distance][:n_found]
+
+
 def test_a_planted_transition_is_found_at_its_place(rng: np.random.Generator) -> None:
     """Over 20 redraws: always found, at most 1.5 checkpoints off the exact peak; the interval covers 18 times or more."""
     errors, covered = [], []
