@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 FORMAT = "order-parameter-crystallization"
 VERSION = 1
+MIN_TASKS = 6
+"""A mean over fewer tasks says nothing about tasks in general."""
 COLUMNS = ("task", "stage", "label", "H/log|O|", "options", "variety", "distinct", "mode", "outside", "p", "seed")
 SYMBOLS = {"liquid": "circle", "nucleation": "diamond", "settling": "square", "undecided": "circle-open"}
 LEGEND = (
     "H/log|O|: mean entropy of a phrasing's answers as part of the largest possible. options: how many options a phrasing has in use. "
     "variety: how many all phrasings together reach. distinct: effective number of distinct distributions (clusters). "
     "p: of the fall of all three since the stage before, adjusted for all tasks and transitions. seed: options on top of the nearest "
-    "earlier distribution, its Jensen-Shannon distance and its p against permuted options. Intervals: 95%, over phrasings."
+    "earlier distribution, its Jensen-Shannon distance and its p against permuted options. Intervals: 95%, over phrasings. "
+    "In the figure: filled circle liquid, diamond nucleation, square settling, open circle undecided."
 )
 
 
@@ -102,7 +105,7 @@ def sentences(found: Crystallization) -> list[str]:
     if not said:
         said.append(f"No nucleation and no settling at level {found.alpha}.")
     for name, drop in found.overall.items():
-        if math.isfinite(drop.low):
+        if drop.n_groups >= MIN_TASKS and math.isfinite(drop.low):
             said.append(f"{one_line(name, 60)}: H/log|O| falls by {interval_text(drop, 2)} on average over {drop.n_groups} tasks.")
     return said
 
@@ -215,7 +218,7 @@ def page(found: Sequence[Crystallization], source: str, notes: Sequence[str]) ->
             f"<h2>{html.escape(one_line(each.subject, 80))}</h2><ul>{said}</ul><table><thead><tr>{head}</tr></thead>{body}</table>"
         )
     if across := across_sentences(found):
-        parts.append("<h2>Over subjects</h2><ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in across) + "</ul>")
+        parts.insert(0, "<h2>Over subjects</h2><ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in across) + "</ul>")
     remarks = "".join(f"<li>{html.escape(one_line(note, 600))}</li>" for note in notes)
     return _PAGE.format(
         source=html.escape(one_line(source, 200)), figure=drawn, parts="".join(parts), notes=remarks, legend=html.escape(LEGEND)

