@@ -190,7 +190,7 @@ def test_a_mistake_in_typing_is_one_line(words: list[str], message: str, typed: 
         ("steps.jsonl", ["--window", "2"], "--window 2: expected at most 1 for 2 checkpoints"),
         ("steps.jsonl", ["--before", "0", "--after", "7"], "--after 7: step 7 is not recorded (recorded: 0, 1)"),
         ("steps.jsonl", ["--before", "base", "--after", "1"], "--before base: expected steps such as 0 or 0,10,20"),
-        ("sides.jsonl", ["--proposer", "gpt"], "--proposer gpt: expected embedded, scripted:FILE, anthropic:NAME or openai:NAME[@http://HOST:PORT/v1], found 'gpt'"),
+        ("sides.jsonl", ["--proposer", "gpt"], "--proposer gpt: expected embedded, scripted:FILE, anthropic:NAME or openai:NAME["),
         ("sides.jsonl", ["--judge", "scripted:none.toml"], "scripted:none.toml: expected a readable TOML file (No such file"),
         ("sides.jsonl", ["--hypotheses", "none.toml"], "--hypotheses none.toml: expected a readable TOML file (No such file"),
         ("sides.jsonl", ["--hypotheses", "{files}/broken.toml"], "broken.toml: expected TOML, found "),
@@ -244,6 +244,7 @@ def test_a_discovery_shows_its_table_and_where_the_report_is(files: Path, typed:
     assert json.loads(plain)["sentences"][-1].startswith("“harm” alone explains")
 
 
+@pytest.mark.slow
 def test_json_prints_nothing_else(files: Path, typed: Typed, tmp_path: Path) -> None:
     """Also when there is work to do: no progress, no table, one JSON document."""
     code, out, err = typed("--run", files / "sides.jsonl", "--out", "out", *scripted(files), "--json")
@@ -272,6 +273,7 @@ def test_a_report_is_rebuilt_byte_for_byte(finished: Path, typed: Typed, tmp_pat
     assert typed("report", ".", "--json") == (0, pages["findings.json"].decode(), "")
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_characters_gets_question_marks(finished: Path) -> None:
     """Where quotation marks cannot be shown stands a question mark, and no traceback; --json is UTF-8 even there."""
     command = [sys.executable, "-c", "from agent.cli import main; main()", "report", str(finished)]

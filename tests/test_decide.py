@@ -151,6 +151,7 @@ def length_world(seed: int, bent: bool) -> tuple[Contrast, Labels, np.ndarray]:
     return side_contrast(after, prompt), labels, length_bins(words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bent", [False, True])
 def test_a_label_that_sees_length_alone_is_not_accepted(bent: bool) -> None:
     """Held against length bins it passes no more often than its level, though alone it shows much of the change; 20 worlds."""
@@ -164,6 +165,7 @@ def test_a_label_that_sees_length_alone_is_not_accepted(bent: bool) -> None:
     assert passed <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihoods", [True, False])
 def test_from_noise_something_is_accepted_no_more_often_than_the_level(likelihoods: bool) -> None:
     """Five labels that say nothing, 60 worlds: the round's level bounds how often any of them passes."""
@@ -189,6 +191,7 @@ def repeated(*labels: np.ndarray) -> ReadAgain:
     return lambda new: labels
 
 
+@pytest.mark.slow
 def test_a_paraphrase_is_mostly_not_accepted_beside_the_parameter_it_paraphrases() -> None:
     """Read with kappa .7, another reading of what is accepted enters nearly every time; held against a second reading mostly not."""
     n, with_repeat, without = 12, 0, 0

@@ -48,6 +48,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
+@pytest.mark.slow
 def test_a_file_gets_a_folder_and_a_run_directory_takes_its_results_in(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_other_options_keep_the_earlier_discovery(files: Path, finished: Path, t
     assert (tmp_path / "config.toml").read_text(encoding="utf-8").count("seed = 1") == 1
 
 
+@pytest.mark.slow
 def test_fresh_runs_again_and_finds_the_same(files: Path, finished: Path, tmp_path: Path) -> None:
     """--fresh computes anew, keeps the old one, and ends in the same bytes."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -166,6 +168,7 @@ def test_nothing_there_is_one_line(tmp_path: Path) -> None:
 # what decides which discovery it is
 
 
+@pytest.mark.slow
 def test_another_hypothesis_in_the_same_file_is_another_discovery(files: Path, tmp_path: Path) -> None:
     """Editing the file of hypotheses asks something new, though the command is the same."""
     path = write_hypotheses(tmp_path / "mine.toml", asks("harm"))
@@ -178,6 +181,7 @@ def test_another_hypothesis_in_the_same_file_is_another_discovery(files: Path, t
     assert [t.name for t in second.tests if t.family == "human"] == ["hedge"]
 
 
+@pytest.mark.slow
 def test_an_edited_script_is_another_judge(files: Path, tmp_path: Path) -> None:
     """Judgements of the earlier version are kept and not taken for those of the new one."""
     path = write_script(tmp_path / "s.toml", asks("harm"))
@@ -190,6 +194,7 @@ def test_an_edited_script_is_another_judge(files: Path, tmp_path: Path) -> None:
     assert [p.levels.cannot_tell == 0 for f in (first, second) for p in f.parameters if p.levels] == [True, False]
 
 
+@pytest.mark.slow
 def test_changed_data_is_another_discovery(files: Path, tmp_path: Path) -> None:
     """A row more in the file, and the earlier findings are not shown for it."""
     shutil.copy(files / "rows.jsonl", tmp_path / "rows.jsonl")
@@ -222,6 +227,7 @@ def test_memory_off_is_off(files: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "out" / "remembered.json").exists()
 
 
+@pytest.mark.slow
 def test_what_was_found_is_remembered_once(files: Path, tmp_path: Path) -> None:
     """Each tested parameter stands in the memory with its verdict; showing or repeating the discovery adds no second one."""
     place = str(tmp_path / "memory")

@@ -164,6 +164,7 @@ def test_sides_that_do_not_differ_yield_nothing(tmp_path: Path) -> None:
     assert len(findings.tests) == 2
 
 
+@pytest.mark.slow
 def test_paraphrases_of_what_is_accepted_are_mostly_not_accepted(tmp_path: Path) -> None:
     """A judge with kappa .7 reads four wordings of one parameter with errors of its own: over 3 runs few of the 9 repeats enter."""
     words = [asks("harm", question=f"Wording {k} of harm?") | {"name": f"harm {k}"} for k in range(4)]
@@ -238,6 +239,7 @@ def test_candidates_that_leak_the_answer_are_screened(tmp_path: Path) -> None:
 # what is not decided by chance
 
 
+@pytest.mark.slow
 def test_the_order_of_candidates_decides_nothing(tmp_path: Path) -> None:
     """The same candidates in another order: the same parameters, decisions and numbers."""
     candidates = [asks("harm"), asks("hedge"), asks("style")]
@@ -250,6 +252,7 @@ def test_the_order_of_candidates_decides_nothing(tmp_path: Path) -> None:
     assert plain[0] == plain[1]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_result(tmp_path: Path) -> None:
     """The same recording, options and seed give the same bytes; another seed divides otherwise and gives others."""
     results = []
@@ -325,6 +328,7 @@ def test_the_proposer_learns_what_was_decided_and_what_is_left(tmp_path: Path) -
 # interruptions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3])
 def test_an_interrupted_loop_ends_where_it_would_have(at: int, tmp_path: Path) -> None:
     """Cut off while judging, taken up again: the same findings, and no response is judged twice on one question."""
