@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import RenderableType
 
-    from probes.crystallization import Crystallization, Seed, StageMeasure
+    from probes.crystal_results import Crystallization, StageMeasure
+    from probes.crystal_seed import Seed
     from probes.resampling import Interval
 
 FORMAT = "order-parameter-crystallization"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.crystallization import Crystallization, crystallize, find_seed, over_subjects, permuted
+from probes.crystal_seed import find_seed
+from probes.crystallization import Crystallization, crystallize, over_subjects, permuted
 from probes.errors import SampleError
 from probes.finite_choice import Answers, Choice, clusters, each_entropy, entropy, js_distance, js_distances, left_out_entropy
 from probes.moderated import Prior, fit_prior, holm, paired_difference, unpaired_difference
