@@ -41,8 +41,11 @@ class Commands(TyperGroup):
             from agent.errors import ConfigError
 
             known = ", ".join(self.list_commands(ctx))
-            read = f"; to read {name}: discover --run {name}" if Path(name).suffix or Path(name).exists() else ""
-            raise ConfigError(f"expected an option or one of the commands {known}, found {name!r}{read}")
+            if any(f"--{name}" in option.opts for option in self.params):
+                meant = f"; did you mean --{name}?"
+            else:
+                meant = f"; to read {name}: discover --run {name}" if Path(name).suffix or Path(name).exists() else ""
+            raise ConfigError(f"expected an option or one of the commands {known}, found {name!r}{meant}")
         return super().resolve_command(ctx, args)
 
 

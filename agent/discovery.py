@@ -163,7 +163,7 @@ def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:
                 part.rename(kept / part.name)
     _mark(folder, digest, "started")
     with whole_file(folder / "config.toml") as file:
-        file.write(config.as_toml().encode())
+        file.write(config.as_toml().encode("utf-8", "replace"))
 
 
 def _mark(folder: Path, digest: str, state: str) -> None:

@@ -54,7 +54,7 @@ def shown_progress(config: RunConfig, quiet: bool) -> Iterator[Report]:
                 if not quiet:
                     line = f"round {numbers['round']}: {numbers['tested']} tested, accepted: {accepted}"
                     bar.console.print(line, highlight=False, markup=False, soft_wrap=True)  # one line however narrow the terminal or log
-                bar.update(task, completed=numbers["round"])
+                bar.update(task, completed=numbers["round"], description="measuring")
 
         yield report
 

@@ -136,6 +136,7 @@ def test_the_version_is_the_installed_one(typed: Typed) -> None:
     ("words", "message"),
     [
         (["frobnicate"], "expected an option or one of the commands "),
+        (["run", "rows.jsonl"], "found 'run'; did you mean --run?"),
         (["rows.jsonl"], "found 'rows.jsonl'; to read rows.jsonl: discover --run rows.jsonl"),
         (["--runn", "x"], "No such option: --runn (Possible options: --rounds, --run) (see discover --help)"),
         (["--run"], "Option '--run' requires an argument (see discover --help)"),

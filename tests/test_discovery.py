@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,15 @@ def test_a_contrast_that_cannot_be_made_leaves_everything_as_it_was(files: Path,
     with pytest.raises(ContrastError):
         discover(config(files, before="0", after="7"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_is_no_text_is_read_like_any_other(files: Path, tmp_path: Path) -> None:
+    """A file name that is not UTF-8 ends in findings, with a replacement character where it is written down."""
+    rows = tmp_path / "b\udcffd.jsonl"
+    shutil.copy(files / "rows.jsonl", rows)
+    findings, folder, _ = discover(config(files, run=str(rows)), tmp_path / "out")
+    assert accepted(findings) == ["harm"]
+    assert tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))["run"].endswith("d.jsonl")
 
 
 def test_nothing_there_is_one_line(tmp_path: Path) -> None:
