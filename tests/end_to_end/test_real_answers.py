@@ -26,13 +26,15 @@ def findings_of(run: Path, folder: Path, **options: object) -> Findings:
     ],
 )
 def test_length_leads_and_something_beyond_it_is_accepted(opd_data: Path, tmp_path: Path, file: str, after: str | None) -> None:
-    """Length shows most of the change, something beyond it is accepted, and every share is an upper bound."""
+    """Length alone shows most of the change, something is accepted that adds to it, and every share is an upper bound."""
     findings = findings_of(opd_data / file / "rows.jsonl", tmp_path, before="base", after=after)
     accepted = [p for p in findings.parameters if p.verdict == "accepted"]
     assert accepted
     assert findings.length is not None
-    assert (findings.length.change.estimate or 0) > max(p.change.estimate or 0 for p in accepted)
-    assert all((p.beyond_length.low or 0) > -0.01 for p in accepted if p.beyond_length)
+    assert (findings.length.share.estimate or 0) > 0.8
+    beyond = [p.beyond_length.estimate or 0 for p in accepted if p.beyond_length]
+    assert len(beyond) == len(accepted)
+    assert all(0.02 <= gain < (findings.length.share.estimate or 0) for gain in beyond)
     assert findings.change_is_bound
     assert all("at most" in p.share.note for p in accepted)
 
