@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent import compare_command, score_command
+from agent import compare_command, crystallize_command, score_command
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ app.command(name="score", short_help="Judge what was found on other responses; a
 app.command(name="compare", short_help="Put the order parameters of several runs side by side.", epilog=compare_command.EXAMPLES)(
     compare_command.compare
 )
+
+
+app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 
 
 @app.callback(invoke_without_command=True, epilog=EXAMPLES)
