@@ -66,10 +66,11 @@ class _Account:
     prices: dict[str, Price | None]
     calls: int = 0
     usd: float = 0.0
+    held: float = 0.0
     _lock: Lock = field(default_factory=Lock)
 
-    def before(self, asker: Asker, request: Request) -> None:
-        """Hold what a request may need.
+    def before(self, asker: Asker, request: Request) -> bool:
+        """Hold the most a request may need; False while those on their way hold what it would need.
 
         Raises:
             BudgetError: It must not be made.
@@ -79,32 +80,28 @@ class _Account:
             if limit is not None and self.calls >= limit:
                 raise BudgetError(f"--max-calls {limit}: all calls are used; what was answered is kept, a higher limit goes on from there")
             price = self.prices[asker.provider.id]
-            expected = 0.0 if price is None else price.usd(_expected(request, LARGE_REPLY))
-            # no more may be on its way than the rest of the budget bears
-            if budget is not None and self.usd + expected > budget:
+            most = 0.0 if price is None else price.usd(_most(request))
+            if budget is not None and self.usd + self.held + most > budget:
+                if self.held > 0:
+                    return False
                 raise BudgetError(
-                    f"--budget-usd {budget:g}: {self.usd:.4f} is spent and the next request may need {expected:.4f}; "
+                    f"--budget-usd {budget:g}: {self.usd:.4f} is spent and the next request may need {most:.4f}; "
                     "what was answered is kept, a larger budget goes on from there"
                 )
             self.calls += 1
-            self.usd += expected
+            self.held += most
+            return True
 
     def after(self, asker: Asker, request: Request, answer: Answer | None) -> None:
         """Take back what was held, and count what the answer really used; None: it was not answered."""
         price = self.prices[asker.provider.id]
         with self._lock:
-            expected = 0.0 if price is None else price.usd(_expected(request, LARGE_REPLY))
-            self.usd -= expected
+            most = 0.0 if price is None else price.usd(_most(request))
+            self.held = max(self.held - most, 0.0) if self.held > most * (1 + 1e-9) else 0.0
             if answer is None:
                 self.calls -= 1
             elif price is not None:
                 self.usd += price.usd(Tokens(1, answer.input_tokens, answer.output_tokens, answer.cached_tokens))
-
-
-def askers(work: Workbench) -> list[Asker]:
-    """The roles of a discovery that are paid for (or at least served by an LLM)."""
-    found = (getattr(role, "asker", None) for role in (work.proposer, work.judge))
-    return [asker for asker in found if isinstance(asker, Asker)]
 
 
 @contextmanager
@@ -114,7 +111,7 @@ def paying(work: Workbench, limits: Limits, discovery: str) -> Iterator[None]:
     Raises:
         ConfigError: A budget in dollars cannot be kept, because a price is not known.
     """
-    roles = askers(work)
+    roles = work.askers
     prices = {asker.provider.id: price_of(asker.provider.id) for asker in roles}
     for name, price in prices.items():
         if price is None and limits.budget_usd is not None:
@@ -126,11 +123,16 @@ def paying(work: Workbench, limits: Limits, discovery: str) -> Iterator[None]:
             account.calls += tokens.calls
             account.usd += 0.0 if price is None else price.usd(tokens)
     for asker in roles:
-        asker.store, asker.discovery = work.store, discovery
+        asker.discovery = discovery
         asker.in_flight, asker.provider.timeout = limits.in_flight, limits.timeout
         asker.before, asker.after = account.before, account.after
-    with _stopped_by_interrupt(roles):
-        yield
+    try:
+        with _stopped_by_interrupt(roles):
+            yield
+    finally:
+        # the loop does not wait for its other branches when one fails; the folder must not be let go before they are done
+        for asker in roles:
+            asker.close()
 
 
 @contextmanager
@@ -162,7 +164,7 @@ def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
 
     What other discoveries of the same folder paid for, and this one read from the store, is theirs.
     """
-    roles = askers(work)
+    roles = work.askers
     if not roles:
         return ()
     rounds = work.round_of
@@ -185,8 +187,9 @@ def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
     return tuple(sorted(lines, key=lambda line: (line.round, line.role, line.provider)))
 
 
-def _expected(request: Request, reply: int) -> Tokens:
-    return Tokens(1, round(request.n_characters / CHARACTERS_PER_TOKEN), reply)
+def _most(request: Request) -> Tokens:
+    # three bytes a token is more tokens than English, code or Chinese have
+    return Tokens(1, request.n_bytes // 3 + 100, request.max_tokens)
 
 
 def estimate(work: Workbench) -> list[str]:
@@ -199,7 +202,7 @@ def estimate(work: Workbench) -> list[str]:
     n_texts = len(work.texts)
     characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in work.texts) + FRAME * n_texts
     lines = []
-    for asker in askers(work):
+    for asker in work.askers:
         if asker.role == "judge":
             least, most = config.candidates, 2 * config.candidates * config.rounds
             low = Tokens(least * n_texts, round(least * characters / CHARACTERS_PER_TOKEN), least * n_texts * SMALL_REPLY)

@@ -17,6 +17,7 @@ import numpy as np
 from agent.config import RunConfig
 from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
 from agent.judge import Judge, Text
+from agent.llm.asker import Asker
 from agent.proposer import Proposer
 from agent.records import Findings, Judgement, OrderParameter
 from agent.remembered import Remembered, read_snapshot
@@ -56,8 +57,17 @@ class Workbench:
 
     @cached_property
     def store(self) -> JudgementStore:
-        """Every judgement ever made here, on disk."""
-        return JudgementStore(self.folder / "judgements.sqlite")
+        """Every judgement ever made here, and every reply paid for, on disk."""
+        store = JudgementStore(self.folder / "judgements.sqlite")
+        for asker in self.askers:
+            asker.store = store
+        return store
+
+    @property
+    def askers(self) -> list[Asker]:
+        """The roles that ask an LLM."""
+        found = (getattr(role, "asker", None) for role in (self.proposer, self.judge))
+        return [asker for asker in found if isinstance(asker, Asker)]
 
     @cached_property
     def events(self) -> EventLog:

@@ -22,7 +22,7 @@ FAULTS = ("rate limit", "error", "overloaded", "slow", "cut before", "cut within
 """Ways in which a request may fail: 429 with Retry-After, 500, 529, no answer in time, connection lost before and within the answer, and a
 gateway's HTML page with status 200."""
 KEY = "sk-test-0123456789abcdef"
-SLOW = 30.0
+SLOW = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class LlmServer:
         fault: What goes wrong with the n-th attempt (from 0) at the same content; None: nothing.
         latency: Seconds before every answer.
         lacks: Options that are answered with 400 ("json_schema", "json_object", "logprobs").
-        hold_after: Answers after which no further request is answered, until it is raised.
+        hold_after: Answers after which further requests are held; they are cut off, unanswered, when this becomes None.
         seen: Every request; `answered` counts whole answers by content.
     """
 
@@ -200,17 +200,21 @@ class LlmServer:
             _send(handler, int(code), _error(anthropic, "invalid_request_error", message), {})
         elif (lacking := self._refusal(seen, anthropic)) is not None:
             _send(handler, lacking[0], _error(anthropic, "invalid_request_error", lacking[1]), {})
+        elif not self._answers(seen):
+            while self.hold_after is not None and not self._closing.is_set():
+                time.sleep(0.01)
+            _cut(handler)  # who asked may be gone by now: nothing was answered
         else:
-            self._hold()
             text = json.dumps(_message(seen, self.brain(seen)) if anthropic else _completion(seen, self.brain(seen)))
-            if seen.fault is None:
-                with self._lock:
-                    self.answered[seen.digest] += 1
             _send(handler, 200, text, {}, within=fault == "cut within")
 
-    def _hold(self) -> None:
-        while self.hold_after is not None and self.answered.total() >= self.hold_after and not self._closing.is_set():
-            time.sleep(0.01)
+    def _answers(self, seen: Seen) -> bool:
+        """Whether this request gets its answer, counted, or is held."""
+        with self._lock:
+            if self.hold_after is not None and self.answered.total() >= self.hold_after:
+                return False
+            self.answered[seen.digest] += seen.fault is None
+            return True
 
     def _refusal(self, seen: Seen, anthropic: bool) -> tuple[int, str] | None:
         if anthropic and KEY not in (seen.headers.get("x-api-key"), seen.headers.get("authorization", "").removeprefix("Bearer ")):

@@ -577,7 +577,7 @@ def test_a_run_directory_can_be_scored(files: tuple[Path, Path], script: Path, t
         (["--fail-if", "share('harms') > 1"], "expected one of the accepted order parameters"),
         (["--fail-if", "mean('harm', side='nowhere') > 1"], "expected one of the sides all, step 0, step 1"),
         (["--ends", "--split", "3"], "expected one of them"),
-        (["--judge", "nobody"], "expected embedded or scripted:FILE"),
+        (["--judge", "nobody"], "expected embedded, scripted:FILE"),
         (["--before", "7", "--after", "1"], "step 7 is not recorded"),
     ],
 )

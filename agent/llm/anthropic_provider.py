@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ConfigError, ProviderError
-from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, Stop, too_long
+from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, Stop, in_one_line, too_long
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -80,7 +80,7 @@ class AnthropicProvider:
         return answer
 
     def _fault(self, status: int, message: str) -> Exception:
-        line = f"{self.id}: {status}: {' '.join(message.split())[:300]}"
+        line = f"{self.id}: {status}: {in_one_line(message, os.environ.get(KEY))}"
         if status in BUSY_ERRORS or status >= 500:
             return BusyError(line)
         if status in ITEM_ERRORS and (self._answered or too_long(message)):

@@ -38,24 +38,32 @@ class Asker:
         pause: Seconds before unanswered requests are asked again; doubles each time.
         store: Where answers are kept; None before `keep_in`: nothing is kept.
         discovery: Name of the discovery that pays.
-        before: Called before each request; raises BudgetError when it must not be made.
+        before: Called before each request: whether it may be made now, or has to wait for those on their way; raises BudgetError when
+            it must not be made at all.
         after: Called after each request with its answer, or None when there is none.
     """
 
     provider: Provider
     role: str
     in_flight: int = 16
-    pause: float = 2.0
+    pause: float = 1.0
     store: RequestStore | None = None
     discovery: str = ""
-    before: Callable[[Asker, Request], None] = field(default=lambda asker, request: None)
+    before: Callable[[Asker, Request], bool] = field(default=lambda asker, request: True)
     after: Callable[[Asker, Request, Answer | None], None] = field(default=lambda asker, request, answer: None)
     _lock: Lock = field(default_factory=Lock)
     _stopping: Event = field(default_factory=Event)
+    _fault: AgentError | None = None
 
     def stop(self) -> None:
         """Make no further request; those on their way are waited for and kept."""
         self._stopping.set()
+
+    def close(self) -> None:
+        """Stop, and wait until everything on its way is kept."""
+        self.stop()
+        with self._lock:
+            pass
 
     def ask(self, requests: Sequence[Request], **about: Any) -> list[Answer | None]:
         """The answers in the order of the requests; None for one the provider rejects.
@@ -73,13 +81,19 @@ class Asker:
         keys = [request.key(self.provider.id) for request in requests]
         answers: dict[str, Answer | None] = {}
         with self._lock:
+            if self._fault is not None:
+                raise self._fault  # another branch met it: nothing more is asked
             for key in dict.fromkeys(keys):
                 found = None if self.store is None else self.store.cached(key)
                 if found is not None:
                     answers[key] = Answer.from_json(found)
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
             if missing:
-                asyncio.run(_Batch(self, answers, about).run(missing))
+                try:
+                    asyncio.run(_Batch(self, answers, about).run(missing))
+                except AgentError as error:
+                    self._fault = error
+                    raise
         return [answers[key] for key in keys]
 
 
@@ -128,7 +142,8 @@ class _Batch:
     async def _one(self, ask: Ask, key: str, request: Request) -> None:
         answer: Answer | None = None
         try:
-            self.asker.before(self.asker, request)
+            while not self.asker.before(self.asker, request):
+                await asyncio.sleep(0.02)
         except BudgetError as error:
             self.fault = self.fault or error
             return

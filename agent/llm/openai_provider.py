@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, ProviderError
-from agent.llm.protocol import Alternative, Answer, Ask, BusyError, RejectedError, Request, Stop, too_long
+from agent.llm.protocol import Alternative, Answer, Ask, BusyError, RejectedError, Request, Stop, in_one_line, too_long
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -63,13 +63,16 @@ class OpenAIProvider:
         """An open client."""
         from openai import AsyncOpenAI
 
-        key = os.environ.get(KEY) if self.base_url is None else os.environ.get(COMPATIBLE_KEY) or "none"
-        async with AsyncOpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout) as client:
+        async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout) as client:
 
             async def ask(request: Request) -> Answer:
                 return await self._ask(client, request)
 
             yield ask
+
+    @property
+    def _key(self) -> str | None:
+        return os.environ.get(KEY) if self.base_url is None else os.environ.get(COMPATIBLE_KEY) or "none"
 
     async def _ask(self, client: AsyncOpenAI, request: Request) -> Answer:
         import openai
@@ -108,7 +111,7 @@ class OpenAIProvider:
         return options | ({"logprobs": True, "top_logprobs": TOP} if logprobs else {})
 
     def _fault(self, status: int, message: str, code: object) -> Exception:
-        line = f"{self.id}: {status}: {' '.join(message.split())[:300]}"
+        line = f"{self.id}: {status}: {in_one_line(message, self._key)}"
         if code == "insufficient_quota":  # a 429 that no waiting helps
             return ProviderError(line)
         if status in BUSY_ERRORS or status >= 500:

@@ -26,6 +26,16 @@ class RejectedError(ReplyError):
     """The provider will never answer this request (too long, against its schema); others may be answered."""
 
 
+_KEY = re.compile(r"\b(?:sk|key)-[\w*.-]{4,}")
+
+
+def in_one_line(message: str, key: str | None) -> str:
+    """A provider's message, shortened and without the key that some servers repeat: it ends up in logs."""
+    if key and len(key) >= 8:  # "none" is a word
+        message = message.replace(key, "[key]")
+    return " ".join(_KEY.sub("[key]", message).split())[:300]
+
+
 _TOO_LONG = re.compile(r"too (?:long|large)|context.{0,3}length|context window|maximum context", re.IGNORECASE)
 
 
@@ -68,9 +78,9 @@ class Request:
         return self.schema_name, self.schema, self.max_tokens, self.lead, self.repeat
 
     @cached_property
-    def n_characters(self) -> int:
-        """Characters sent, for estimates."""
-        return len(self.system) + sum(map(len, self.turns))
+    def n_bytes(self) -> int:
+        """Bytes sent, for estimates."""
+        return sum(len(text.encode("utf-8", "replace")) for text in (self.system, *self.turns))
 
 
 @dataclass(frozen=True)
