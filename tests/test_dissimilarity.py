@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import gammaln, rel_entr
@@ -35,6 +35,7 @@ pairs = weights.filter(lambda x: bool((x.sum(axis=1) > 0).all())).map(lambda x: 
 # ---- exact dissimilarities of finite distributions
 
 
+@settings(max_examples=40)
 @given(pairs)
 def test_all_lie_between_zero_and_one_and_linear_between_tv_squared_and_tv(pq: np.ndarray) -> None:
     """Every dissimilarity is in [0, 1] and TV^2 <= D <= TV (METHOD 2)."""
@@ -44,6 +45,7 @@ def test_all_lie_between_zero_and_one_and_linear_between_tv_squared_and_tv(pq: n
     assert tv**2 - 1e-12 <= linear <= tv + 1e-12
 
 
+@settings(max_examples=40)
 @given(pairs)
 def test_linear_is_the_mean_of_s_squared_and_half_the_squared_difference_over_the_sum(pq: np.ndarray) -> None:
     """D = E_m[s^2] = 1/2 sum (P_l - P_r)^2 / (P_l + P_r), s = (P_l - P_r)/(P_l + P_r)."""
@@ -53,6 +55,7 @@ def test_linear_is_the_mean_of_s_squared_and_half_the_squared_difference_over_th
     assert found == pytest.approx(np.sum((p + q) / 2 * ((p - q) / (p + q)) ** 2), abs=1e-12)
 
 
+@settings(max_examples=40)
 @given(pairs)
 def test_jensen_shannon_generator_is_the_textbook_divergence(pq: np.ndarray) -> None:
     """g(u) = log2(2u) gives (KL(p|m) + KL(q|m))/2 in bits; g(u) = |2u-1| gives half the absolute difference."""
@@ -63,6 +66,7 @@ def test_jensen_shannon_generator_is_the_textbook_divergence(pq: np.ndarray) -> 
     assert float(dissimilarity(p, q, "total_variation")) == pytest.approx(np.abs(p - q).sum() / 2, abs=1e-12)
 
 
+@settings(max_examples=40)
 @given(pairs, st.sampled_from(KINDS))
 def test_sides_may_be_exchanged_and_equal_sides_do_not_differ(pq: np.ndarray, kind: Kind) -> None:
     """D(p, q) = D(q, p) and D(p, p) = 0."""
@@ -77,6 +81,7 @@ def test_sides_without_common_outcomes_differ_by_one(kind: Kind) -> None:
     assert float(dissimilarity(np.array([0.2, 0.8, 0, 0]), np.array([0, 0, 0.5, 0.5]), kind)) == 1.0
 
 
+@settings(max_examples=40)
 @given(pairs, arrays(np.int64, 7, elements=st.integers(0, 2)), st.sampled_from(KINDS))
 def test_a_label_never_shows_more_change_than_there_is(pq: np.ndarray, label: np.ndarray, kind: Kind) -> None:
     """Data processing: D[O] <= D for any label O of the outcomes and every dissimilarity (METHOD 3)."""
@@ -84,6 +89,7 @@ def test_a_label_never_shows_more_change_than_there_is(pq: np.ndarray, label: np
     assert float(dissimilarity(p, q, kind)) <= float(dissimilarity(pq[0], pq[1], kind)) + 1e-12
 
 
+@settings(max_examples=40)
 @given(pairs, arrays(np.int64, 7, elements=st.integers(0, 2)))
 def test_share_of_a_label_is_the_correlation_ratio_of_s(pq: np.ndarray, label: np.ndarray) -> None:
     """D[O] of the label's histograms is E_m[(E_m[s|O])^2] to 1e-12 (METHOD 3)."""
@@ -118,6 +124,7 @@ def test_the_same_change_per_token_saturates_with_length(n_tokens: int, expected
     assert float(dissimilarity(p, q)) == pytest.approx(expected, abs=tolerance)
 
 
+@settings(max_examples=40)
 @given(st.floats(-1, 1), st.sampled_from(KINDS))
 def test_the_integrand_is_symmetric_bounded_and_written_as_in_the_method(s: float, kind: Kind) -> None:
     """The integrand u g(u) + (1-u) g(1-u) at u = (1+s)/2 lies in [0, 1], is even in s, 0 at no and 1 at full separation."""

@@ -134,7 +134,7 @@ def test_exact_curve_and_course_follow_the_mixture(rng: np.random.Generator) -> 
 
 # ---- redraws of one planted run: estimates centre on the exact values (METHOD 7)
 
-N_REDRAWS = 60
+N_REDRAWS = 40
 
 
 def _estimates(run: PlantedRun, n_each: int, likelihoods: bool, rng: np.random.Generator) -> dict[str, float]:
@@ -153,7 +153,7 @@ def _estimates(run: PlantedRun, n_each: int, likelihoods: bool, rng: np.random.G
 @pytest.mark.parametrize("likelihoods", [True, False])
 @pytest.mark.parametrize(("n_prompts", "n_each"), [(12, 6), (8, 3), (40, 1)])
 def test_estimates_centre_on_the_exact_values(n_prompts: int, n_each: int, likelihoods: bool) -> None:
-    """Single, joint and unique parts, a distractor, D and the joint share: 60 redraws average to the exact value (3 SE plus .005)."""
+    """Single, joint and unique parts, a distractor, D and the joint share: 40 redraws average to the exact value (3 SE plus .005)."""
     rng = np.random.default_rng([n_prompts, n_each])
     run = planted_run(rng, n_prompts=n_prompts, effects=[1.0, 0.5, 0.0], correlation=0.3, n_outcomes=100)
     value = {s: exact_change(run, [0], [1], run.labels[list(s)]) for size in (1, 2, 3) for s in combinations(range(3), size)}
