@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.contrasts import ContrastSpec, build_contrast
+from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
 from agent.records import (
     BoundRecord,
@@ -105,7 +105,11 @@ def contrast_record(work: Workbench, spec: ContrastSpec) -> ContrastRecord:
     """What is compared, with counts."""
     c = work.contrast
     steps = work.recording.steps
-    drawn_before, drawn_after = (int(np.sum(c.s > 0)), int(np.sum(c.s < 0)))
+    before, after = c.s > 0, c.s < 0
+    if spec.likelihoods:
+        # responses drawn elsewhere count too, by their weight; named are those drawn on the two sides
+        column = drawn_columns(work.recording)[c.index]
+        before, after = np.isin(column, spec.left), np.isin(column, spec.right)
     prompts = {work.recording.responses.prompt_key[i] for i in range(len(work.recording.responses))}
     if spec.kind == "sides":
         side = work.recording.responses.side or ()
@@ -117,8 +121,8 @@ def contrast_record(work: Workbench, spec: ContrastSpec) -> ContrastRecord:
         before_steps=tuple(steps[k] for k in spec.left),
         after_steps=tuple(steps[k] for k in spec.right),
         window=len(spec.left) if spec.kind in ("window", "ends") else None,
-        n_before=drawn_before,
-        n_after=drawn_after,
+        n_before=int(before.sum()),
+        n_after=int(after.sum()),
         n_prompts=c.n_prompts,
         n_prompts_excluded=len(prompts) - c.n_prompts,
         likelihoods=spec.likelihoods,

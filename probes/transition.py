@@ -179,6 +179,8 @@ def _tested(curve: TransitionCurve, peak: int, learning_rate: np.ndarray | None)
     values, loo = curve.curve, curve.leave_one_out()
     ratio = _peak_ratio(values, loo, peak)
     reason = _why_not(ratio, "")
+    if not reason and values.size > 2 and peak in (0, values.size - 1):
+        reason = "the curve is highest at its end: it does not come down on both sides"  # as where behaviour only drifts
     if not reason and learning_rate is not None:
         known = np.isfinite(learning_rate) & (learning_rate > 0)
         # rates below a tenth of the largest (the foot of warm-up, the tail of decay) would divide by almost nothing
