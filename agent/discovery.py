@@ -67,6 +67,8 @@ def discover(
     if not path.exists():
         raise ConfigError(f"--run {config.run}: expected a run directory or a file of responses, found nothing there")
     proposer, judge = make_proposer(config.proposer), make_judge(config.judge)
+    if judge.id == "embedded" and hasattr(proposer, "asker"):
+        raise ConfigError(f"--proposer {config.proposer}: its candidates have to be read: expected --judge with an LLM, found embedded")
     hypotheses = _hypotheses(config, judge)
     recording = load(path, columns=config.columns, select=config.select)
     digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses))
