@@ -52,17 +52,24 @@ def length_bins(n_words: np.ndarray, n_bins: int | None = None) -> np.ndarray:
 
     Eight bins are the least. Where length separates the sides almost completely, finer readings of length gain beyond eight
     bins (.046 of D on 1380 real answers, .007 beyond 24; .013-.017 on 800, .005 beyond 16), so larger sets of responses get more.
+    The longest and the shortest responses differ most among themselves, so the outer quarters of the outer bins are bins of
+    their own. (Planted, 40 prompts x 5 a side, length explaining three quarters of D, five labels that see only length: something
+    was accepted in 9 of 120 runs with 8 bins, in 4 with these.)
 
     Args:
         n_words: `(n,)` words per response, >= 0.
-        n_bins: Number of bins; default one per 50 responses, 8 to 24. Fewer distinct lengths give fewer bins.
+        n_bins: Number of equally filled bins; default one per 25 responses, 8 to 22, and the two outer ones. Fewer distinct lengths
+            give fewer bins.
 
     Returns:
         `(n,)` int codes `0..n_bins-1`, ascending in length.
     """
-    n_bins = min(24, max(8, n_words.size // 50)) if n_bins is None else n_bins
     log_words = np.log1p(n_words)
-    edges = np.unique(np.quantile(log_words, np.arange(1, n_bins) / n_bins))
+    k = min(22, max(8, n_words.size // 25)) if n_bins is None else n_bins
+    quantiles = np.arange(1, k) / k
+    if n_bins is None and n_words.size >= 12 * k:
+        quantiles = np.concatenate([[0.25 / k], quantiles, [1 - 0.25 / k]])
+    edges = np.unique(np.quantile(log_words, quantiles))
     return np.asarray(np.searchsorted(edges, log_words, side="right"))
 
 

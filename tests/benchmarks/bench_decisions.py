@@ -237,7 +237,7 @@ COLUMNS = ("what", "where", "n", "ours", *RIVALS)
 
 def run(quick: bool) -> Section:
     """All bars of the issue on decisions, each with what was found."""
-    n_nulls, n_loop, n_more, n_recall = (48, 6, 8, 4) if quick else (1000, 120, 80, 25)
+    n_nulls, n_loop, n_more, n_recall = (48, 6, 8, 4) if quick else (1000, 100, 60, 20)
     null_rows, rates = nulls(n_nulls)
     loop_row, loop_rate = loop_nulls(n_loop)
     allowed = ALPHA + 2 * np.sqrt(ALPHA * (1 - ALPHA) / n_nulls)
