@@ -127,7 +127,9 @@ def test_length_is_shown_and_is_no_discovery(both: tuple[bool, Findings]) -> Non
     length = both[1].length
     assert length is not None
     assert (length.verdict, length.parameter.name) == ("not tested", "length")
-    assert value(length.share) == pytest.approx(0.0, abs=0.03)
+    assert value(length.share) == pytest.approx(0.0, abs=0.06)  # some 20 bins of noise, over a total below 1
+    assert length.share.low is not None
+    assert length.share.low <= 0
     assert len(length.parameter.levels) >= 8
 
 
