@@ -108,50 +108,52 @@ def cell(plan: Plan, n_prompts: int, n_each: int, n_runs: int) -> dict[str, list
     return out
 
 
-COLUMNS = ("run", "prompts", "responses an anchor", "quantity", "found", "bias", "RMSE", "coverage of 95%", "mean width")
+Values = dict[str, list[tuple[float, bool, float]]]
+COLUMNS = (
+    *("run", "prompts", "responses an anchor", "runs with onset, transition"),
+    *("onset t50: bias", "RMSE", "mean width", "coverage of 95%", "t10: coverage", "t90: coverage"),
+    *("transition: bias", "RMSE", "mean width", "coverage of 95%"),
+)
 
 
-def _row(where: Sequence[str], name: str, values: Sequence[tuple[float, bool, float]], n_runs: int) -> list[str]:
+def _numbers(values: list[tuple[float, bool, float]]) -> list[str]:
     if not values:
-        return [*where, name, "0%", "", "", "", ""]
+        return [""] * 4
     error, covered, width = np.array(values, dtype=float).T
-    rate = f"{100 * len(values) / n_runs:.0f}%"
-    numbers = (
-        f"{np.nanmean(error):+.2f}",
-        f"{np.sqrt(np.nanmean(error**2)):.2f}",
-        f"{100 * covered.mean():.1f}%",
-        f"{np.nanmean(width):.2f}",
-    )
-    return [*where, name, rate, *numbers]
+    return [f"{np.nanmean(error):+.2f}", f"{np.sqrt(np.nanmean(error**2)):.2f}", f"{np.nanmean(width):.2f}", f"{100 * covered.mean():.1f}%"]
+
+
+def _row(where: Sequence[str], values: Values) -> list[str]:
+    onset_cells, transition_cells = _numbers(values["t50"]), _numbers(values["transition"])
+    found = f"{len(values['t50'])}, {len(values['transition'])}"
+    return [*where, found, *onset_cells, _numbers(values["t10"])[3], _numbers(values["t90"])[3], *transition_cells]
 
 
 def run(quick: bool) -> Section:
     """Coverage over the worlds and numbers of prompts (issue: at least 93% for onset)."""
     n_runs = 10 if quick else 500
-    rows, pooled = [], {}
-    by_size: dict[tuple[int, str], list[bool]] = {}
+    rows, lowest, shown = [], 1.0, []
     for n_prompts, n_each in SIZES:
+        together: Values = {name: [] for name in QUANTITIES}
         for plan in PLANS:
-            for name, values in cell(plan, n_prompts, n_each, n_runs).items():
-                rows.append(_row((plan.name, str(n_prompts), str(n_each)), name, values, n_runs))
-                by_size.setdefault((n_prompts, name), []).extend(covered for _, covered, _ in values)
-    for (n_prompts, name), covered in by_size.items():
-        pooled[n_prompts, name] = float(np.mean(covered))
-        rows.append(["all runs", str(n_prompts), "", name, f"{len(covered)} runs", "", "", f"{100 * pooled[n_prompts, name]:.1f}%", ""])
-    onsets = {p: c for (p, name), c in pooled.items() if name == "t50"}
-    places = {p: c for (p, name), c in pooled.items() if name == "transition"}
-    met = all(c >= 0.93 for c in (*onsets.values(), *places.values()))
-    verdict = "met" if met else "NOT met"
-    n_all = n_runs * len(PLANS)
-    shown = "; ".join(f"{p} prompts {100 * onsets[p]:.1f}% and {100 * places[p]:.1f}%" for p in onsets)
+            values = cell(plan, n_prompts, n_each, n_runs)
+            rows.append(_row((plan.name, str(n_prompts), str(n_each)), values))
+            for name in QUANTITIES:
+                together[name] += values[name]
+        rows.append(_row(("all of these", str(n_prompts), str(n_each)), together))
+        coverage = [float(np.mean([covered for _, covered, _ in together[name]])) for name in ("t50", "transition")]
+        lowest = min(lowest, *coverage)
+        shown.append(f"{n_prompts} prompts {100 * coverage[0]:.1f}% and {100 * coverage[1]:.1f}%")
+    n_all, verdict = n_runs * len(PLANS), "met" if lowest >= 0.93 else "NOT met"
     return Section(
         title="Onset and place of the transition",
         command="python -m tests.benchmarks --only onset",
         columns=COLUMNS,
         rows=rows,
-        bar=f"Bar: coverage at least 93% (onset t50 and place of the transition, {n_all} runs each: {shown}): {verdict}.",
+        bar=f"Bar: coverage at least 93% (onset and place of the transition, {n_all} runs each: {'; '.join(shown)}): {verdict}.",
         notes=[
             f"Each world has {POPULATION} prompts that change at times of their own; a run draws its prompts from them, and the "
-            "truth is the onset of their mean. “Found”: the change between the ends is above resolution, or the peak is a transition.",
+            "truth is the onset of their mean. Found: the change between the ends is above resolution; the peak is a transition.",
+            "t10 and t90 are printed without interval; their coverage is that of the same jackknife.",
         ],
     )
