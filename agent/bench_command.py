@@ -53,8 +53,10 @@ def bench(
         return
     if external is not None and export is not None:
         raise ConfigError("--external and --export: expected one of them")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: expected a folder, found a file")
     options = BenchOptions(tuple(chosen_cells(only or [])), 2 if quick else repeats, seed, 399 if quick else 2000, rivals)
-    with recording_progress(quiet or as_json) as progress:
+    with recording_progress(quiet) as progress:
         if export is not None:
             typer.echo(f"Wrote {exported(options, export, progress)} problems to {export}")
             return

@@ -32,8 +32,8 @@ A tool answers with one JSON file, scored by `discover bench --external FILE` (w
      "problems": {"base/000": {"accepted": ["m0", {"id": "m3", "share": 0.2, "low": 0.1, "high": 0.3}], "calls": 800, "seconds": 3.1}}}
 
 `accepted` is in order of acceptance: a paraphrase after its original counts as a false acceptance. `share` is D[O]/D where likelihoods are
-known and D[O] elsewhere; it, its 95% limits, `calls`, `seconds`, `tool` and `seed` are optional. Problems that are not listed are
-not scored; one in which nothing is accepted is listed with `"accepted": []`.
+known and D[O] elsewhere, along a run (`run...`) between its first and last step; it, its 95% limits, `calls`, `seconds`, `tool`
+and `seed` are optional. Problems that are not listed are not scored; one in which nothing is accepted is listed with `"accepted": []`.
 """
 """Written beside exported problems: what they are, and how a tool answers."""
 

@@ -280,7 +280,8 @@ def test_the_command_lists_cells_and_writes_scorecards(tmp_path: Path) -> None:
     assert (code, error) == (0, None)
     assert json.loads(shown) == json.loads((tmp_path / "scorecard.json").read_text())
     assert (tmp_path / "scorecard.md").read_text().startswith("# Scorecard")
-    assert isinstance(_command("--only", "nosuch")[2], ConfigError)
+    for wrong in (["--only", "nosuch"], ["--out", str(tmp_path / "scorecard.md")], ["--export", "a", "--external", "b"]):
+        assert isinstance(_command(*wrong)[2], ConfigError)
 
 
 def test_every_cell_can_be_planted() -> None:
