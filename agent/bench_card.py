@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.bench import Row
 from agent.bench_cells import Cell, chosen_cells
+from agent.bench_problems import PARAPHRASE_KAPPA
 
 LARGE = 0.05
 """Unique share from which a planted parameter must be found."""
@@ -39,8 +40,8 @@ def scorecard(rows: Sequence[Row], seed: int) -> dict[str, Any]:
 def false_acceptances(row: Row, kappa: float) -> dict[str, list[bool]]:
     """Whether each candidate that should be refused was accepted, by kind.
 
-    A *paraphrase* here is any further reading of something accepted before by a reading that was as good: with a judge that does
-    not err, the original may still follow its paraphrase, which was planted with errors.
+    A *paraphrase* here is any further reading of something accepted before by a reading that was as good: with a judge better than
+    the paraphrase was planted, the original may still follow its paraphrase.
     """
     out: dict[str, list[bool]] = {"distractor": [], "length": [], "paraphrase": []}
     by_id = {c["id"]: c for c in row["candidates"]}
@@ -50,7 +51,7 @@ def false_acceptances(row: Row, kappa: float) -> dict[str, list[bool]]:
         if c["kind"] == "paraphrase" and c["tested"]:
             original = by_id[c["of"]]
             first, second = sorted((original, c), key=lambda x: np.inf if x["place"] is None else x["place"])
-            if first["accepted"] and second["tested"] and (kappa < 1 or second is c):
+            if first["accepted"] and second["tested"] and (kappa <= PARAPHRASE_KAPPA or second is c):
                 out["paraphrase"].append(second["accepted"])
     return out
 
