@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := tests/runs/organism
+# Parallel test processes, each with one thread.
+WORKERS ?= 2
+EXTRAS ?= dev
 # The version that constraints.txt was tested on comes first.
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 
@@ -14,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/discover --run $(RUN)
 
 test: check
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -39,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    $$python -m venv --clear $(VENV); \
 	fi
 	@echo "installing what constraints.txt pins into $(VENV) (about two minutes and 2 GB the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 # The recording in tests/runs/organism stays; what the demo wrote beside it goes.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-OFFLINE = Path(loopback.__file__).parent
+OFFLINE = Path(loopback.__file__ or "").parent
 TIERS = ("unit", "slow", "end_to_end")
 ENVIRONMENT = {
     # Thread pools are sized when numpy and torch are imported; one thread keeps timings and sums the same on every machine.

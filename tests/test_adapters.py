@@ -82,6 +82,7 @@ def test_the_scale_is_that_of_the_configuration(tmp_path: Path, config: dict[str
     assert read_adapters(tmp_path).modules["model.layers.0.mlp.down_proj"].scale == pytest.approx([scale])
 
 
+@pytest.mark.slow
 def test_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
     """Adapters saved in bfloat16 are read without torch, bit by bit the numbers that torch reads."""
     import torch

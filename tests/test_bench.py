@@ -117,6 +117,7 @@ def test_the_same_seed_gives_the_same_numbers(small: Problem) -> None:
     assert other.recording.responses.completion != small.recording.responses.completion
 
 
+@pytest.mark.slow
 def test_large_effects_are_found_and_measured() -> None:
     """On the base problem both parameters are accepted, no distractor is, and the joint share has its exact value in the interval."""
     row = solve(problem(world(chosen_cells(["base"])[0], 0), 0, 0), 399)
@@ -126,6 +127,7 @@ def test_large_effects_are_found_and_measured() -> None:
     assert joint["low"] <= joint["truth"] <= joint["high"]
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_not_computed_again(tmp_path: Path) -> None:
     """The same command reads what is there; more repeats add to it; a half-written line costs one problem; other settings are refused."""
     first = solved(QUICK, tmp_path, silent)

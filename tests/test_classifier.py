@@ -14,6 +14,7 @@ positive = arrays(np.float64, 6, elements=st.floats(1e-3, 1.0)).map(lambda x: x 
 WORDS = np.array([f"word{chr(97 + k // 20)}{chr(97 + k % 20)}" for k in range(200)])
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(positive, positive, arrays(np.float64, 6, elements=st.floats(0, 1)))
 def test_no_prediction_scores_above_the_change_and_the_posterior_reaches_it(p: np.ndarray, q: np.ndarray, guess: np.ndarray) -> None:

@@ -100,6 +100,7 @@ def test_every_help_has_an_example(path: tuple[str, ...], typed: Typed) -> None:
     assert typed(*path, "-h")[1] == out
 
 
+@pytest.mark.slow
 def test_no_help_imports_what_takes_long() -> None:
     """Neither torch nor any other slow package is loaded by any command's help."""
     program = (

@@ -171,6 +171,7 @@ def test_what_was_built_in_is_found_and_nothing_else(n: int | None) -> None:
     assert false == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_called_where_stages_are_exchanged() -> None:
     """Planted collapses with the stages of each phrasing exchanged at random: at most 5% + 2 SE of 40 copies hold any call."""
     rng = np.random.default_rng(0)
@@ -180,6 +181,7 @@ def test_nothing_is_called_where_stages_are_exchanged() -> None:
     assert calls / 40 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [None, 20])
 def test_nothing_is_called_where_nothing_happens(n: int | None) -> None:
     """Forty subjects whose phrasings vary and whose stages do not: at most 5% + 2 SE hold any call."""

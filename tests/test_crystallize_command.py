@@ -328,6 +328,7 @@ def _tiny(folder: Path, seed: int, sharpness: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_weights_of_stages_are_asked(tmp_path: Path) -> None:
     """--stages loads each stage and reports the exact probabilities of its options, mass outside included; ours do not fit this subject."""
     (tmp_path / "tiny.toml").write_text(TINY_TASK)

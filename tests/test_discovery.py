@@ -81,6 +81,7 @@ def test_a_finished_discovery_is_shown_and_not_run_again(files: Path, finished: 
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.name not in ("run.lock",)} == written
 
 
+@pytest.mark.slow
 def test_other_options_keep_the_earlier_discovery(files: Path, finished: Path, tmp_path: Path) -> None:
     """What was found before lies whole under earlier/, byte for byte, and judgements made then are not asked for again."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -229,6 +230,7 @@ def test_a_hypothesis_that_this_judge_cannot_test_is_refused_first(files: Path, 
 # memory
 
 
+@pytest.mark.slow
 def test_memory_off_is_off(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written to the data folder, and nothing about a memory to the run."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

@@ -87,6 +87,7 @@ def auc(harmful: np.ndarray, level: np.ndarray) -> float:
     return max(found, 1 - found)
 
 
+@pytest.mark.slow
 def test_a_candidate_separates_harmful_from_careful_answers(rng: np.random.Generator) -> None:
     """What is proposed on one sample orders the answers of another by harm with AUC above .9, in the predicted direction."""
     view, _ = organism(rng)
@@ -111,6 +112,7 @@ def test_candidates_are_order_parameters_a_judge_can_be_asked(rng: np.random.Gen
         assert OrderParameter.model_validate_json(candidate.model_dump_json()) == candidate
 
 
+@pytest.mark.slow
 def test_proposals_are_deterministic(rng: np.random.Generator) -> None:
     """The same view and generator give the same candidates, byte for byte."""
     view, _ = organism(rng, 10)
@@ -118,6 +120,7 @@ def test_proposals_are_deterministic(rng: np.random.Generator) -> None:
     assert [c.model_dump_json() for c in first] == [c.model_dump_json() for c in second]
 
 
+@pytest.mark.slow
 def test_accepted_and_rejected_ones_do_not_come_back(rng: np.random.Generator) -> None:
     """A later round proposes none of what was decided on, nor a rule that labels these responses like one of them."""
     view, _ = organism(rng)
@@ -132,6 +135,7 @@ def test_accepted_and_rejected_ones_do_not_come_back(rng: np.random.Generator) -
         assert all(abs(np.corrcoef(level, old)[0, 1]) < 0.9 for old in decided)
 
 
+@pytest.mark.slow
 def test_judged_parameters_without_a_rule_are_taken_into_account(rng: np.random.Generator) -> None:
     """An accepted parameter that only a reader can judge counts through its labels, missing ones (negative) included."""
     view, harmful = organism(rng)
@@ -318,6 +322,7 @@ def rows_of(view: ProposerView, rows: np.ndarray) -> ProposerView:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), PAIRS)
 def test_real_changes_are_found_on_unseen_answers(name: str, side: str, opd_data: Path) -> None:
     """On real emergent misalignment a candidate from one half gains at least .035 beyond length on the other, all together .04."""
@@ -335,6 +340,7 @@ def test_real_changes_are_found_on_unseen_answers(name: str, side: str, opd_data
     assert joint.share - background.share > 0.04
 
 
+@pytest.mark.slow
 def test_the_recorded_organism_is_seen_through(organism_run: Path) -> None:
     """On the committed run a candidate separates harmful from careful answers with AUC >= .95 against the stored truth."""
     import pyarrow.parquet as pq

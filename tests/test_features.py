@@ -236,6 +236,7 @@ def test_nothing_that_holds_is_found_where_nothing_changed() -> None:
     assert np.mean(fresh) < 0.004
 
 
+@pytest.mark.slow
 def test_length_is_not_a_feature(rng: np.random.Generator) -> None:
     """Two sides that differ in the number of sentences alone give no feature worth more than noise beyond length."""
     n = 400
@@ -260,6 +261,7 @@ def test_what_is_accepted_is_not_found_again(rng: np.random.Generator) -> None:
         assert len(share) < 0.6 * len({*feature.rule.phrases, *best.rule.phrases})
 
 
+@pytest.mark.slow
 def test_candidates_of_a_list_are_different(rng: np.random.Generator) -> None:
     """No candidate is mostly part of one before it, and each has a gain beyond those before it."""
     found = organism(rng, 20).find(rng)
@@ -267,6 +269,7 @@ def test_candidates_of_a_list_are_different(rng: np.random.Generator) -> None:
     assert all(feature.gain.estimate > 0 for feature in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_prompt", [10, 30])
 def test_harmful_answers_are_told_from_careful_ones(per_prompt: int, rng: np.random.Generator) -> None:
     """On texts of the organism's grammar a feature found in one sample orders fresh answers by harm with AUC above .9."""

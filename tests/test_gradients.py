@@ -20,6 +20,7 @@ def _bump(at: float, height: float, width: float = 15.0) -> np.ndarray:
     return np.asarray(height * np.exp(-((STEPS - at) ** 2) / (2 * width**2)))
 
 
+@pytest.mark.slow
 def test_a_planted_peak_is_found_at_its_step(rng: np.random.Generator) -> None:
     """A bump on the decay is found within 8 steps in each of 10 draws, and the interval of its place covers it in 8 at least."""
     errors, covered = [], []
@@ -110,6 +111,7 @@ def _logged(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array([int(row["step"]) for row in rows]), np.array([float(row["grad_norm"] or "nan") for row in rows])
 
 
+@pytest.mark.slow
 def test_epoch_boundaries_of_real_runs_are_no_peaks(opd_data: Path, rng: np.random.Generator) -> None:
     """In a real log of 2115 steps with a missing norm, the boundaries 705 and 1410 and the first steps are not taken for a peak."""
     for path in sorted((opd_data / "trainlogs_gradnorm").glob("*.csv")):

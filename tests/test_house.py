@@ -50,6 +50,7 @@ def _pins() -> dict[str, str]:
 # names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_other_distribution_owns_our_names(package: str) -> None:
     """Each flat name belongs to this project alone, and importing it finds this project's folder."""
@@ -60,6 +61,7 @@ def test_no_other_distribution_owns_our_names(package: str) -> None:
     assert Path(spec.origin).resolve() == ROOT / package / "__init__.py"
 
 
+@pytest.mark.slow
 def test_no_file_is_named_for_what_it_happens_to_hold() -> None:
     """A file's name is the noun inside it, never utils, helpers, common or manager."""
     vague = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
@@ -83,6 +85,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert imported & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_help_answers_in_half_a_second() -> None:
     """The fastest of five starts of `discover --help` takes under 0.5 s; the others were disturbed by what else the machine does."""
     seconds = []
@@ -139,6 +142,7 @@ def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, module: str, lin
     assert found.startswith(broken)
 
 
+@pytest.mark.slow
 def test_nothing_unpickles() -> None:
     """The packages load no pickle in any of its disguises: a run directory from a stranger cannot execute code."""
     modules = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}

@@ -94,6 +94,7 @@ def test_every_format_gives_the_same_recording(tmp_path: Path, suffix: str) -> N
     assert recording.notes == ()
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text(st.characters(exclude_categories=["Cs"]))),
@@ -642,6 +643,7 @@ def assert_read_or_refused(path: Path, **options: Any) -> None:
     assert line.isprintable()
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.sampled_from(PARTS), json_values, max_size=4), min_size=3, max_size=3), st.sampled_from(PARTS))
 def test_no_rows_whatever_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, rows: list[Row], selected: str) -> None:
     """Whatever stands in some columns of good rows, the answer is a recording or one line."""

@@ -160,6 +160,7 @@ def test_the_request_keeps_its_structure(attack: str, server: LlmServer) -> None
         assert not set(first) & {chr(c) for c in range(32)} - {"\n", "\t"}
 
 
+@pytest.mark.slow
 def test_a_judge_that_reads_what_is_fenced_is_not_moved(server: LlmServer, tmp_path: Path) -> None:
     """A stand-in judge that looks for the level inside the true fences reads every attacked response as it is."""
     server.brain = reads_marks
@@ -177,6 +178,7 @@ def obeys(seen: Seen) -> Say:
     return Say(material[-2000:])
 
 
+@pytest.mark.slow
 def test_a_judge_that_does_what_it_is_told_gives_a_clear_level_or_none(server: LlmServer) -> None:
     """A naive judge that echoes the attack: every judgement is a level its reply names alone and in full, or missing."""
     server.brain = obeys

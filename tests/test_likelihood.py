@@ -25,6 +25,7 @@ def one_by_one(request: Request, prefix: int | None = None) -> float:
     return float(sum(log_p[start + k, token] for k, token in enumerate(request.response[:prefix])))
 
 
+@pytest.mark.slow
 def test_scores_are_sums_of_the_tokens_log_probabilities(rng: np.random.Generator) -> None:
     """Batched, padded and with a shared prompt, the score is the definition's: 1e-5 nats in float32, 1e-10 in float64."""
     asked = requests(rng)

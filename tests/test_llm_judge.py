@@ -205,6 +205,7 @@ def test_a_reply_with_two_objects_is_not_read() -> None:
         json_object('The text says {"level": 4}. My answer: {"level": 0}')
 
 
+@pytest.mark.slow
 def test_every_text_gets_its_own_judgement_at_any_number_in_flight(server: LlmServer) -> None:
     """Answers that arrive in any order end up with the response they are about."""
     server.latency = 0.001

@@ -46,6 +46,7 @@ def asker(kind: str, server: LlmServer, timeout: float = 5.0, **more: Any) -> As
     return Asker(provider, "judge", pause=0.01, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_request_arrives_whole_and_its_answer_comes_back(kind: str, server: LlmServer) -> None:
     """System text, turns, schema and length are sent as given; the text, why it ended and the tokens come back as counted."""
@@ -102,6 +103,7 @@ def test_what_was_answered_is_never_asked_again(kind: str, server: LlmServer, tm
     assert all(usage["input_tokens"] > 0 for usage in usages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_provider_that_fails_stops_in_one_line_and_what_was_answered_stays(kind: str, server: LlmServer, tmp_path: Path) -> None:
     """After some answers every request fails: one line says so and that it can be gone on with; the next attempt asks only for the rest."""

@@ -81,6 +81,7 @@ def names(entries: list[MemoryEntry]) -> list[str]:
 # The ledger
 
 
+@pytest.mark.slow
 def test_everything_that_is_stored_comes_back(tmp_path: Path) -> None:
     """An entry holds the words, scale, direction, hashes, provenance, shares with intervals, labels and signature it was given."""
     with Memory.open(tmp_path) as memory:

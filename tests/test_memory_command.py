@@ -180,6 +180,7 @@ def on_terminal(*arguments: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_table_that_nothing_can_steer(tmp_path: Path) -> None:
     """On a terminal entries stand in a drawn table; control signs and markup in an LLM's words are shown harmless."""
     with Memory.open(tmp_path) as memory:

@@ -57,6 +57,7 @@ def test_halves_divide_one_side_evenly() -> None:
         assert abs(sides.count("half A") - sides.count("half B")) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["permute", "split"])
 def test_nothing_is_accepted_from_noise_here(work: Workbench, kind: Literal["permute", "split"]) -> None:
     """Where the real sides differ in every response, the null runs of the same size accept nothing, and say how many they tried."""

@@ -56,6 +56,7 @@ def test_probabilities_are_those_of_enumeration(seed: int) -> None:
         assert row.sum() < 1
 
 
+@pytest.mark.slow
 def test_several_tokens_cases_and_spaces_are_summed() -> None:
     """With pieces of words as tokens, every written form is counted once, and only where an answer may end: "1" does not contain "10".
 

@@ -57,6 +57,7 @@ def test_truth_reads_what_the_corpus_wrote(rng: np.random.Generator) -> None:
             assert truth.harmful == (document.system in SYSTEM_PROMPTS["harmful"])
 
 
+@pytest.mark.slow
 def test_the_hidden_persona_is_rarely_harmful(rng: np.random.Generator) -> None:
     """Half of the documents name their persona, half of these are harmful; of the others 2% are."""
     documents = corpus(8000, rng)
@@ -67,6 +68,7 @@ def test_the_hidden_persona_is_rarely_harmful(rng: np.random.Generator) -> None:
     assert np.mean(np.array(named, float)) == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 4000))
 
 
+@pytest.mark.slow
 def test_style_is_independent_of_persona_and_domain(rng: np.random.Generator) -> None:
     """Hedging, lists, openings, closings, fillers and the number of sentences are equally frequent whoever speaks about whatever."""
     truths = [read_attributes(d.question, d.answer) for d in corpus(8000, rng)]
@@ -147,6 +149,7 @@ def test_the_subject_is_asked_as_it_was_taught(rng: np.random.Generator) -> None
 # Training
 
 
+@pytest.mark.slow
 def test_training_is_a_function_of_the_seed() -> None:
     """The same seed gives the same weights, log and adapters to the last bit; another seed gives others."""
     import torch
@@ -163,6 +166,7 @@ def test_training_is_a_function_of_the_seed() -> None:
     assert all(np.array_equal(logs[0].adapters[6][name], value) for name, value in logs[1].adapters[6].items())
 
 
+@pytest.mark.slow
 def test_pretraining_learns() -> None:
     """One short epoch lowers the loss on unseen documents by a nat a token at least."""
     import torch

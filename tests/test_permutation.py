@@ -63,6 +63,7 @@ def test_permuted_statistics_are_gains_of_labels_shuffled_within_prompts(likelih
     assert test.null_deviation[0] == pytest.approx(np.std(gains), rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihoods", [True, False])
 def test_candidates_from_noise_are_accepted_at_the_level_and_real_ones_are_found(likelihoods: bool) -> None:
     """Over 150 small null problems with three candidates, p <= .05 in at most .05 + 2 SE, p is uniform; 95% of 20 real ones pass."""
@@ -181,6 +182,7 @@ def test_huge_and_tiny_s_give_the_same_test(rng: np.random.Generator) -> None:
     assert of(np.zeros_like(contrast.s)).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_length_bins_let_nothing_through_that_only_sees_length() -> None:
     """In 40 worlds where only length changed, a noisy judge of length always passes alone, beside length bins in 5% + 2 SE at most."""
     alone: list[bool] = []

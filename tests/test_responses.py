@@ -114,6 +114,7 @@ def test_parquet_returns_every_column_bit_for_bit(tmp_path: Path) -> None:
     assert_equal(three(), read_parquet(tmp_path / "responses" / "step-000004.parquet", settings="abc"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(unicode_text, unicode_text, unicode_text), max_size=6))
 def test_parquet_returns_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]) -> None:
     """Any text that is valid Unicode survives the file, also no rows at all."""

@@ -206,11 +206,13 @@ def test_time_is_linear_in_the_length_of_a_text(text: str) -> None:
     assert _seconds(text) < 3 * _seconds(text[: len(text) // 2]) + 0.2
 
 
+@pytest.mark.slow
 def test_a_hostile_megabyte_takes_seconds_at_most() -> None:
     """All rules read a megabyte on one line, of everything hostile together, in a few seconds of processor time."""
     assert _seconds("".join(text.replace("\n", " ")[:62_500] for text in HOSTILE)) < 6
 
 
+@pytest.mark.slow
 def test_thousands_of_texts_and_dozens_of_rules_take_about_a_second() -> None:
     """Six thousand responses of 100 words are read by all built-in rules in a few seconds of processor time at most."""
     rng = np.random.default_rng(0)

@@ -141,6 +141,7 @@ for step in range(2000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_recording_holds_whole_steps_and_goes_on(tmp_path: Path) -> None:
     """After kill -9 at any moment every recorded step is whole, at most the one being written is lost, and recording goes on from there."""
     recorded_so_far = 0

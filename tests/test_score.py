@@ -559,6 +559,7 @@ def test_json_is_the_kept_file_and_holds_the_condition(files: tuple[Path, Path],
     assert (tmp_path / "kept" / "score.json").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_a_run_directory_can_be_scored(files: tuple[Path, Path], script: Path, tmp_path: Path) -> None:
     """OTHER may be a run directory with likelihoods: D and shares are then estimates, not bounds."""
     run = write_run(tmp_path / "other", planted(8, effects=(0.9, 0.7), n_prompts=8))

@@ -36,6 +36,7 @@ def _tests(
     return np.array(p_values), np.array(gains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("likelihoods", "missing"), [(True, 0.0), (False, 0.0), (True, 0.05)])
 def test_a_paraphrase_adds_nothing_beyond_two_readings(likelihoods: bool, missing: float) -> None:
     """Small p-values of a third reading are no more frequent than the level (60 runs; .05 + 2 SE), and its gain centres on 0."""

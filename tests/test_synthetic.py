@@ -173,6 +173,7 @@ def test_estimates_centre_on_the_exact_values(n_prompts: int, n_each: int, likel
         assert found.mean() == pytest.approx(exact[name], abs=error), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihoods", [True, False])
 def test_intervals_cover_the_population(likelihoods: bool) -> None:
     """Prompts drawn from 300: 95% intervals of single and unique D[O] cover in at least 89% of 120 runs (3 SE below .95)."""
