@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent import compare_command, crystallize_command, score_command
+from agent import bench_command, compare_command, crystallize_command, score_command
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ app.command(name="compare", short_help="Put the order parameters of several runs
 )
 
 
+app.command(name="bench", short_help="Measure the loop on planted problems with known answers.", epilog=bench_command.EXAMPLES)(
+    bench_command.bench
+)
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 
 
