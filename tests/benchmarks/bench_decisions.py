@@ -16,6 +16,7 @@ from agent.bench_rivals import RIVALS, rival_accepts
 from agent.contrasts import confirm_half
 from agent.decide import Rule, decide
 from agent.nodes import ENOUGH_EMPTY_ROUNDS
+from probes.dissimilarity import Contrast
 from probes.explained_share import length_bins
 from probes.synthetic import contrast_of, draw
 from tests.benchmarks.section import Section
@@ -42,13 +43,16 @@ EFFECTS = (((1.0, 0.5), 0.5), ((0.8, 0.6, 0.4), 0.5), ((0.8, 0.6, 0.5, 0.4, 0.3,
 class Outcome:
     """What was decided about a drawn problem: per candidate of the world whether it was tested, and its place if accepted.
 
-    `level` are the first readings `(n_candidates, n)` of all responses and `after` their side: what the rivals get.
+    `level` are the first readings `(n_candidates, n)` of all responses and `after` their side: what the rivals get. `confirm` is the
+    half on which shares are measured, `rows` its responses.
     """
 
     tested: frozenset[int]
     accepted: tuple[int, ...]
     level: np.ndarray
     after: np.ndarray
+    confirm: Contrast
+    rows: np.ndarray
 
 
 def read(true: np.ndarray, cell: Cell, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +96,7 @@ def decided(population: World, seed: int, number: int) -> Outcome:
         accepted += [ids[i] for i in found]
         tested |= set(now)
         empty = 0 if found else empty + 1
-    return Outcome(frozenset(tested), tuple(accepted), first, sample.drawn_at > 0)
+    return Outcome(frozenset(tested), tuple(accepted), first, sample.drawn_at > 0, confirm, rows)
 
 
 # ---- nulls
