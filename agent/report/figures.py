@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.records import Findings
 from agent.report.ranking import Row, joint, ranked, residual
 from agent.report.shown import number, shown, step
-from agent.report.visible import one_line
+from agent.report.visible import flat_line, one_line, visible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +29,9 @@ COURSES_SHOWN = 12
 
 def label(text: str, limit: int = 40) -> str:
     """Untrusted `text` as a Plotly label: one line, cut, with nothing that Plotly would read as markup or as a template."""
-    return html.escape(one_line(text, limit), quote=False).replace("%{", "%\u200a{").replace("$", "\uff04")
+    flat, rest = flat_line(text, limit)
+    cut = f"{visible(flat)}…" if rest else visible(flat)
+    return html.escape(cut, quote=False).replace("%{", "%\u200a{").replace("$", "\uff04")
 
 
 def transition_figure(findings: Findings) -> go.Figure | None:
@@ -195,7 +197,11 @@ def _bar(bars: Sequence[str], values: Sequence[float | None], name: str, colour:
         "textposition": "inside",
         "insidetextanchor": "middle",
         "constraintext": "inside",
-        "marker": {"color": colour, "pattern": {"shape": pattern, "fgopacity": 0.35}, "line": {"width": 1, "color": "#ffffff"}},
+        "marker": {
+            "color": colour,
+            "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.5},
+            "line": {"width": 1, "color": "#ffffff"},
+        },
         "hovertemplate": "%{x:.3f}<extra>%{fullData.name}</extra>",
     }
 
