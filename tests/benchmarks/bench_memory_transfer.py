@@ -82,7 +82,7 @@ def _outcome(work: Workbench, tests: list[dict[str, object]], accepted: list[str
 def run(quick: bool) -> Section:
     """Judged responses, warm against cold, over five seeds (at most half as many)."""
     first = load(FIRST)
-    recipe = OrganismRecipe(questions_per_domain=3, responses_per_prompt=2)
+    recipe = OrganismRecipe(questions_per_domain=3, responses_per_prompt=1)
     rows, ratios = [], []
     with tempfile.TemporaryDirectory() as folder:
         second_folder = Path(folder) / "second"

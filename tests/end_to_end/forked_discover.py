@@ -16,9 +16,9 @@ import time
 import agent.discovery
 import agent.progress  # noqa: F401
 from agent.cli import main
-from agent.report.examples import full
 from agent.report.html import html_report
 from agent.report.terminal import plain
+from tests.report_findings import full
 
 
 def run(words: list[str], kill_after: float | None) -> tuple[int, float]:
