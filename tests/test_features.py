@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
@@ -356,12 +355,3 @@ def test_few_or_strange_responses_are_no_accident(n: int, kind: str, rng: np.ran
     for s in (np.ones(n), np.resize([1.0, -1.0], n), np.zeros(n), np.linspace(-0.9, 0.9, n)):
         found = separating(texts[kind], s, np.full(n, 1 / n), np.zeros(n, dtype=int), [], ["q"] * n, rng)
         assert all(np.isfinite(feature.gain.estimate) for feature in found)
-
-
-@pytest.mark.slow
-def test_six_thousand_short_responses_take_seconds(rng: np.random.Generator) -> None:
-    """The search keeps to its time: 6000 short responses in a few seconds of one processor."""
-    sample = organism(rng, 333)
-    start = time.process_time()
-    sample.find(rng)
-    assert time.process_time() - start < 8

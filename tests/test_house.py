@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -83,17 +82,6 @@ def test_help_imports_nothing_heavy() -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.stderr.splitlines() if line.startswith("import time:")}
     assert "agent" in imported
     assert imported & HEAVY == set()
-
-
-@pytest.mark.slow
-def test_help_answers_in_half_a_second() -> None:
-    """The fastest of five starts of `discover --help` takes under 0.5 s; the others were disturbed by what else the machine does."""
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert _help().returncode == 0
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
 
 
 # floors

@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -673,10 +672,8 @@ def test_importing_tracing_is_cheap() -> None:
 
 
 def test_base_against_bad_medical_loads_as_it_is(opd_data: Path) -> None:
-    """1380 answers of 23 questions, two sides that are two steps as well, an LLM judge's score with 31 gaps, in well under a second."""
-    start = time.process_time()
+    """1380 answers of 23 questions, two sides that are two steps as well, an LLM judge's score with 31 gaps."""
     recording = load(opd_data / "em_base_vs_bad_qwen7b" / "rows.jsonl")
-    assert time.process_time() - start < 0.5
     assert (len(recording.responses), len(set(recording.responses.prompt_key))) == (1380, 23)
     assert recording.steps == (0, 375)
     assert recording.responses.side is not None
@@ -686,10 +683,8 @@ def test_base_against_bad_medical_loads_as_it_is(opd_data: Path) -> None:
 
 
 def test_base_against_organisms_loads_as_it_is(opd_data: Path) -> None:
-    """1600 answers of four sides in two system prompts with five paraphrases each: one recording of 80 prompts, in well under a second."""
-    start = time.process_time()
+    """1600 answers of four sides in two system prompts with five paraphrases each: one recording of 80 prompts."""
     recording = load(opd_data / "em_base_vs_organisms_qwen14b" / "rows.jsonl")
-    assert time.process_time() - start < 0.5
     assert (len(recording.responses), len(set(recording.responses.prompt_key))) == (1600, 80)
     assert recording.responses.side is not None
     assert len(set(recording.responses.side)) == 4

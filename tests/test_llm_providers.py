@@ -165,7 +165,7 @@ def test_the_wait_a_rate_limit_asks_for_is_kept(server: LlmServer) -> None:
     server.fault = lambda seen, attempt: "rate limit" if attempt == 0 else None
     began = time.perf_counter()
     asker("openai", server).ask([request()])
-    assert 0.4 <= time.perf_counter() - began < 3
+    assert time.perf_counter() - began >= 0.4  # a wait that was asked for, no speed
 
 
 def test_stopping_waits_for_what_is_on_its_way(server: LlmServer, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ class Discovered:
     run: Path
     out: str
     err: str
-    seconds: float
     findings: Findings
     recording: Recording
 
@@ -43,10 +41,9 @@ def organism(organism_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Di
     """The installed command, typed in an empty folder on a copy of the committed recording, embedded engine, no memory."""
     run = tmp_path_factory.mktemp("elsewhere") / "organism"
     shutil.copytree(organism_run, run, ignore=shutil.ignore_patterns("adapters", "subject"))
-    began = time.monotonic()
     done = subprocess.run([COMMAND, "--run", "organism", "--memory", "off"], capture_output=True, text=True, check=False, cwd=run.parent)
     assert done.returncode == 0, done.stderr
-    return Discovered(run, done.stdout, done.stderr, time.monotonic() - began, read_findings(run), load(run))
+    return Discovered(run, done.stdout, done.stderr, read_findings(run), load(run))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,6 @@ def test_the_table_says_what_when_and_how_much(organism: Discovered) -> None:
     assert "Traceback" not in organism.err
     page = (organism.run / "report.html").read_text(encoding="utf-8")
     assert organism.findings.sentences[0] in page
-    assert organism.seconds < 60
 
 
 def test_the_peak_lies_at_the_steepest_rise_of_the_true_rate(organism: Discovered, harmful: np.ndarray) -> None:
@@ -175,19 +171,17 @@ def test_shown_again_it_is_json_byte_for_byte(organism: Discovered) -> None:
 # real data
 
 
-def on_data(path: Path, out: Path, **options: Any) -> tuple[Findings, float]:
-    """Findings on a file of the shared data with the embedded engine, and the seconds they took."""
-    began = time.monotonic()
+def on_data(path: Path, out: Path, **options: Any) -> Findings:
+    """Findings on a file of the shared data with the embedded engine."""
     findings, _, _ = discover(make_config(run=str(path), memory="off", **options), out)
-    return findings, time.monotonic() - began
+    return findings
 
 
-@pytest.mark.parametrize("after", ["bad_medical_s0", "extreme-sports"])
+@pytest.mark.parametrize("after", ["bad_medical_s0", "bad-medical-advice", "extreme-sports", "risky-financial-advice"])
 def test_real_answers_end_in_a_sensible_table(after: str, opd_data: Path, tmp_path: Path) -> None:
-    """Under a minute: length explains more than half, something beyond it is accepted, and every share is an upper bound that says so."""
+    """Length explains more than half, something beyond it is accepted, and every share is an upper bound that says so."""
     folder = "em_base_vs_bad_qwen7b" if after == "bad_medical_s0" else "em_base_vs_organisms_qwen14b"
-    findings, seconds = on_data(opd_data / folder / "rows.jsonl", tmp_path, after=after)
-    assert seconds < 60
+    findings = on_data(opd_data / folder / "rows.jsonl", tmp_path, after=after)
     assert findings.detectable
     assert findings.length is not None
     assert (findings.length.change.estimate or 0) > 0.5
@@ -199,8 +193,7 @@ def test_real_answers_end_in_a_sensible_table(after: str, opd_data: Path, tmp_pa
 
 def test_twenty_answers_a_step_say_what_so_few_can_show(opd_data: Path, tmp_path: Path) -> None:
     """One answer per question and step: nothing is claimed beyond length, and the page says what such a size would have missed."""
-    findings, seconds = on_data(opd_data / "em_steps_llama" / "rows.jsonl", tmp_path, select={"run": "llama-1b-medical"})
-    assert seconds < 60
+    findings = on_data(opd_data / "em_steps_llama" / "rows.jsonl", tmp_path, select={"run": "llama-1b-medical"})
     assert accepted(findings) == []
     said = " ".join([*findings.sentences, *findings.cautions])
     assert "would have been missed at this size" in said or "too few" in said

@@ -132,13 +132,20 @@ def test_other_options_after_a_kill_lose_nothing(run: Run, straight: tuple[Path,
     assert len(list((out / "earlier").iterdir())) == 2
 
 
+def _listen_to_interrupt() -> None:
+    # tests started in the background of a shell inherit an ignored SIGINT; a user's terminal does not
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_installed_command_survives_kill_and_interrupt(files: Path, straight: tuple[Path, float], tmp_path: Path) -> None:
     """The console script itself: killed at work, then stopped with Ctrl-C (one line, exit code 130), then run to the end."""
     script = Path(sys.executable).with_name("discover")
     provider = ["--proposer", "scripted:script.toml", "--judge", "scripted:script.toml"]
     command = [str(script), "--run", "rows.jsonl", "--out", str(tmp_path / "out"), "--memory", "off", *provider]
     for number, marker, code in ((signal.SIGKILL, "discovery.txt", -signal.SIGKILL), (signal.SIGINT, "candidates.jsonl", 130)):
-        with subprocess.Popen(command, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=files, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_interrupt
+        ) as process:
             while not (tmp_path / "out" / marker).exists() and process.poll() is None:
                 time.sleep(0.002)
             process.send_signal(number)
