@@ -27,6 +27,9 @@ from probes.trajectory import course, onset
 
 MOST_SHAPLEY = 6
 """Accepted sets larger than this are not split into Shapley parts: the truth alone needs 2^k sums."""
+STANDS_IN = 0.02
+"""Share of the change from which a distractor is more than noise."""
+Windows = tuple[Sequence[int], Sequence[int]]
 Row = dict[str, Any]
 """What one problem gave, as plain values: one line of `results.jsonl`."""
 
@@ -63,14 +66,15 @@ def _row(problem: Problem, work: Workbench, state: dict[str, Any]) -> Row:
     tests = {number[t["parameter_id"]]: t for t in state.get("tests", [])}
     accepted = [number[i] for i in state["accepted"]]
     spec = work.chosen[0]
-    exact = problem.world.shares(spec.left, spec.right) if spec.left else problem.world.shares()
+    windows = (spec.left, spec.right) if spec.left else ((0,), (1,))
+    exact = problem.world.shares(*windows)
     tested = [j for j in sorted(tests) if problem.planted[j].kind == "true"]
     return {
         "problem": problem.id,
         "cell": problem.world.cell.name,
         "detectable": bool(state["detectable"]),
         "rounds": state["round"],
-        "candidates": described(problem, exact, accepted, tests),
+        "candidates": described(problem, windows, accepted, tests),
         "estimates": _estimates(problem, work, exact, accepted, tested) if state["detectable"] else [],
         "times": _times(problem, work, tested, accepted),
     }
@@ -78,14 +82,13 @@ def _row(problem: Problem, work: Workbench, state: dict[str, Any]) -> Row:
 
 def answered(problem: Problem, accepted: Sequence[int]) -> Row:
     """A row for a tool that only says what it accepts, of all candidates at once: other rules, other programs."""
-    last = problem.world.cell.n_steps - 1
-    exact = problem.world.shares((0,), (last,))
+    windows = ((0,), (problem.world.cell.n_steps - 1,))
     return {
         "problem": problem.id,
         "cell": problem.world.cell.name,
         "detectable": True,
         "rounds": None,
-        "candidates": described(problem, exact, accepted, {j: {"round": None} for j in range(len(problem.order))}),
+        "candidates": described(problem, windows, accepted, {j: {"round": None} for j in range(len(problem.order))}),
         "estimates": [],
         "times": [],
         "calls": None,
@@ -93,8 +96,13 @@ def answered(problem: Problem, accepted: Sequence[int]) -> Row:
     }
 
 
-def described(problem: Problem, exact: ExactShares, accepted: Sequence[int], tests: dict[int, dict[str, Any]]) -> list[Row]:
-    """Every candidate in the order of offering: what it is, its exact unique share, whether it was tested and accepted."""
+def described(problem: Problem, windows: Windows, accepted: Sequence[int], tests: dict[int, dict[str, Any]]) -> list[Row]:
+    """Every candidate in the order of offering: what it is, its exact unique share, whether it was tested and accepted.
+
+    A distractor *stands in* when, read without error, it shows `STANDS_IN` of the change beyond what was accepted before it: it goes
+    with a parameter that was not found yet. Such a one is neither right nor false.
+    """
+    exact, clean = problem.world.shares(*windows), problem.world.shares(*windows, as_read=False)
     true = [j for j, p in enumerate(problem.planted) if p.kind == "true"]
     unit = exact.total if problem.world.cell.likelihoods else 1.0
     joint = exact.change(_worldly(problem, true))
@@ -103,6 +111,9 @@ def described(problem: Problem, exact: ExactShares, accepted: Sequence[int], tes
         rest = exact.change(_worldly(problem, [k for k in true if k != j]))
         own = joint - rest if j in true else exact.change(_worldly(problem, [*true, j])) - joint
         test = tests.get(j)
+        place = accepted.index(j) if j in accepted else None
+        before = _worldly(problem, accepted[: place or 0])
+        gain = clean.change([*before, problem.order[j]]) - clean.change(before)
         out.append(
             {
                 "id": f"m{j}",
@@ -111,8 +122,9 @@ def described(problem: Problem, exact: ExactShares, accepted: Sequence[int], tes
                 "unique": own / unit if unit > 0 else 0.0,
                 "tested": test is not None,
                 "round": None if test is None else test["round"],
-                "accepted": j in accepted,
-                "place": accepted.index(j) if j in accepted else None,
+                "accepted": place is not None,
+                "place": place,
+                "stands_in": planted.kind == "distractor" and place is not None and gain >= STANDS_IN * clean.total,
             }
         )
     return out

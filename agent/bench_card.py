@@ -46,7 +46,7 @@ def false_acceptances(row: Row, kappa: float) -> dict[str, list[bool]]:
     out: dict[str, list[bool]] = {"distractor": [], "length": [], "paraphrase": []}
     by_id = {c["id"]: c for c in row["candidates"]}
     for c in row["candidates"]:
-        if c["kind"] in ("distractor", "length") and c["tested"]:
+        if c["kind"] in ("distractor", "length") and c["tested"] and not c["stands_in"]:
             out[c["kind"]].append(c["accepted"])
         if c["kind"] == "paraphrase" and c["tested"]:
             original = by_id[c["of"]]
@@ -67,7 +67,7 @@ def cell_score(tool: str, cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
     """Every score of one tool on one cell."""
     false = [false_acceptances(row, cell.kappa) for row in rows]
     true = [pair for row in rows for pair in recalled(row)]
-    n_accepted = sum(c["accepted"] for row in rows for c in row["candidates"])
+    n_accepted = sum(c["accepted"] and not c["stands_in"] for row in rows for c in row["candidates"])
     n_false = sum(sum(kind) for one in false for kind in one.values())
     estimates = [e for row in rows for e in row["estimates"]]
     return {
@@ -147,8 +147,9 @@ CELL_COLUMNS = (
 INTERVAL_COLUMNS = ("tool", "likelihoods", "quantity", "n", "bias", "RMSE", "coverage of 95%", "given acceptance", "mean width")
 NOTES = (
     "Recall counts a parameter as found when it or its paraphrase is accepted. Distractors, paraphrases (further readings of something "
-    "accepted) and length labels: part of those tested that was accepted; none should be. Shares are D[O]/D with likelihoods, D[O] "
-    "without, as the judge reads them, for a population of prompts. Seconds depend on the machine, everything else on the seed alone."
+    "accepted) and length labels: part of those tested that was accepted; none should be. A distractor that goes with a parameter not "
+    "found yet (it shows .02 of the change beyond what was accepted before) is neither right nor false. Shares are D[O]/D with "
+    "likelihoods, D[O] without, as the judge reads them, for a population of prompts. Seconds depend on the machine, everything else on the seed alone."
 )
 
 

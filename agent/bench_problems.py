@@ -69,14 +69,14 @@ class World:
     run: PlantedRun
     words: np.ndarray
     planted: tuple[Planted, ...]
-    _shares: dict[tuple[tuple[int, ...], tuple[int, ...]], ExactShares] = field(default_factory=dict)
+    _shares: dict[tuple[tuple[int, ...], tuple[int, ...], bool], ExactShares] = field(default_factory=dict)
 
-    def shares(self, left: Sequence[int] = (0,), right: Sequence[int] = (1,)) -> ExactShares:
-        """Exact change between two windows as this cell's judge reads it."""
-        key = (tuple(left), tuple(right))
+    def shares(self, left: Sequence[int] = (0,), right: Sequence[int] = (1,), *, as_read: bool = True) -> ExactShares:
+        """Exact change between two windows, as this cell's judge reads it or as one that does not err would."""
+        key = (tuple(left), tuple(right), as_read and (self.cell.kappa < 1 or self.cell.missing > 0))
         if key not in self._shares:
-            matrix = reading_matrix(N_LEVELS, self.cell.kappa, self.cell.missing)
-            self._shares[key] = exact_shares(self.run, *key, self.run.labels, [matrix] * len(self.planted))
+            matrix = reading_matrix(N_LEVELS, self.cell.kappa, self.cell.missing) if key[2] else reading_matrix(N_LEVELS, 1.0)
+            self._shares[key] = exact_shares(self.run, *key[:2], self.run.labels, [matrix] * len(self.planted))
         return self._shares[key]
 
     @cached_property

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agent.bench import solve
+from agent.bench import answered, solve
 from agent.bench_card import false_acceptances, interval_score, markdown, recalled, scorecard
 from agent.bench_cells import Cell, chosen_cells, grid
 from agent.bench_command import bench
@@ -140,12 +140,24 @@ def test_results_are_kept_and_not_computed_again(tmp_path: Path) -> None:
         solved(BenchOptions(QUICK.cells, 2, 1, 399), tmp_path, silent)
 
 
+def test_a_distractor_stands_in_only_while_what_it_goes_with_is_missing() -> None:
+    """Correlated .6 with a parameter it is no noise before that one is accepted, and noise after it; uncorrelated it always is."""
+    one = problem(world(chosen_cells(["correlation-0.6"])[0], 0), 0, 0)
+    other = problem(world(chosen_cells(["base"])[0], 0), 0, 0)
+    for planted, expected in ((one, True), (other, False)):
+        kinds = [p.kind for p in planted.planted]
+        true, distractor = [j for j, kind in enumerate(kinds) if kind == "true"], kinds.index("distractor")
+        first, last = (answered(planted, order)["candidates"][distractor] for order in ([distractor, *true], [*true, distractor]))
+        assert (first["stands_in"], last["stands_in"]) == (expected, False)
+
+
 # ---- scores
 
 
 def candidate(name: str, kind: str, place: int | None = None, of: str | None = None, unique: float = 0.0) -> dict[str, Any]:
     """A candidate as a row has it."""
-    return {"id": name, "kind": kind, "of": of, "unique": unique, "tested": True, "round": 1, "accepted": place is not None, "place": place}
+    verdict = {"tested": True, "round": 1, "accepted": place is not None, "place": place, "stands_in": False}
+    return {"id": name, "kind": kind, "of": of, "unique": unique} | verdict
 
 
 def test_a_paraphrase_is_false_only_after_as_good_a_reading() -> None:
