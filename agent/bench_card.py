@@ -149,7 +149,8 @@ NOTES = (
     "Recall counts a parameter as found when it or its paraphrase is accepted. Distractors, paraphrases (further readings of something "
     "accepted) and length labels: part of those tested that was accepted; none should be. A distractor that goes with a parameter not "
     "found yet (it shows .02 of the change beyond what was accepted before) is neither right nor false. Shares are D[O]/D with "
-    "likelihoods, D[O] without, as the judge reads them, for a population of prompts. Seconds depend on the machine, everything else on the seed alone."
+    "likelihoods, D[O] without, as the judge reads them, for a population of prompts. Seconds depend on the machine, everything "
+    "else on the seed alone."
 )
 
 

@@ -272,10 +272,12 @@ def run(quick: bool) -> Section:
     met = rates["ours"] <= allowed and loop_rate <= loop_allowed and all(mean <= 0.05 for mean, _ in worst.values()) and found >= 0.9
     limit, direct, loop_limit, whole = (_percent(float(x)) for x in (allowed, rates["ours"], loop_allowed, loop_rate))
     wrong = "; ".join(f"{kind} {_percent(mean)}, {_percent(most)} in the worst row" for kind, (mean, most) in worst.items())
+    verdict = "met" if met else "NOT met"
     bar = (
-        f"Bars: anything accepted in at most {limit} of {n_nulls} nulls (found {direct}) and in at most {loop_limit} of {n_loop} through the "
-        f"whole loop (found {whole}); paraphrases, length labels and other distractors accepted in at most 5% (found: {wrong}); recall "
-        f"from unique share {LARGE:g} at 20 x 20 with likelihoods at least 90% (found {_percent(found)}): {'met' if met else 'NOT met'}."
+        f"Bars: anything accepted in at most {limit} of {n_nulls} nulls (found {direct}) and in at most {loop_limit} of {n_loop} "
+        f"through the whole loop (found {whole}); paraphrases, length labels and other distractors accepted in at most 5% "
+        f"(found: {wrong}); recall from unique share {LARGE:g} at 20 x 20 with likelihoods at least 90% "
+        f"(found {_percent(found)}): {verdict}."
     )
     return Section(
         title="Decisions: nulls, paraphrases, length, recall",
