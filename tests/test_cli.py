@@ -225,6 +225,7 @@ def test_a_folder_in_use_is_one_line(files: Path, typed: Typed, tmp_path: Path) 
 # what is shown
 
 
+@pytest.mark.slow
 def test_a_discovery_shows_its_table_and_where_the_report_is(files: Path, typed: Typed, tmp_path: Path) -> None:
     """Sentence, ranked table, contrast, cautions, report; typed again it is shown again, and --json prints findings.json byte for byte."""
     words = ("--run", files / "run", "--out", "out", *scripted(files))

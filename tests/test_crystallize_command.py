@@ -347,6 +347,7 @@ def test_weights_of_stages_are_asked(tmp_path: Path) -> None:
     assert "cannot write the option" in _refused("--stages", stages, "--quiet")
 
 
+@pytest.mark.slow
 def test_a_trainers_checkpoints_are_stages(tmp_path: Path) -> None:
     """--run on a folder of whole checkpoints takes them in the order of steps; --stages picks steps and names them."""
     (tmp_path / "tiny.toml").write_text(TINY_TASK)

@@ -247,6 +247,7 @@ def test_length_is_not_a_feature(rng: np.random.Generator) -> None:
     assert all(feature.gain.estimate < 0.02 for feature in found)
 
 
+@pytest.mark.slow
 def test_what_is_accepted_is_not_found_again(rng: np.random.Generator) -> None:
     """With the best feature's label in the background less than half of its gain is left to find; a rejected rule does not come back."""
     sample = planted(rng)

@@ -34,6 +34,7 @@ def test_scores_are_sums_of_the_tokens_log_probabilities(rng: np.random.Generato
     assert np.abs(log_likelihoods(tiny_subject().double(), plan(asked, 40), (2, 5)) - exact).max() < 1e-10
 
 
+@pytest.mark.slow
 def test_the_law_sums_to_one() -> None:
     """Over all responses cut at 3 tokens, probabilities sum to 1; so do those of the first token alone."""
     possible = list(all_responses(3))

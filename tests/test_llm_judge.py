@@ -52,6 +52,7 @@ def reply(level: object, quote: object = "", cannot_tell: object = False) -> str
     return json.dumps({"level": level, "quote": quote, "cannot_tell": cannot_tell})
 
 
+@pytest.mark.slow
 def test_a_judge_reads_levels_with_their_quotes(server: LlmServer) -> None:
     """Every response gets the level that stands in it, in order, with the passage that shows it; one that shows nothing cannot be told."""
     read = judge_at(server).judge(HARM, texts("harm=3 x", "x harm=0", "nothing"))

@@ -63,6 +63,7 @@ def test_a_request_arrives_whole_and_its_answer_comes_back(kind: str, server: Ll
     assert answer == Answer('{"said": "again"}', "end", len(seen.raw) // 4 + 1, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("stop", "text"), [("truncated", '{"n": '), ("refused", "")])
 def test_truncation_and_refusal_are_told_apart_from_an_end(kind: str, stop: str, text: str, server: LlmServer) -> None:
@@ -73,6 +74,7 @@ def test_truncation_and_refusal_are_told_apart_from_an_end(kind: str, stop: str,
     assert (answer.stop, answer.text) == (stop, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_request_that_fails_once_is_answered_once(kind: str, fault: str, server: LlmServer, tmp_path: Path) -> None:

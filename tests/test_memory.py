@@ -102,6 +102,7 @@ words = st.text(st.characters(codec="utf-8"), max_size=20)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(("proposed", "judged", "accepted", "rejected", "vetoed", "transferred")),
     name=words,

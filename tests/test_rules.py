@@ -159,6 +159,7 @@ def test_what_is_no_rule_is_refused_in_one_line(data: dict[str, object], fault: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(st.text(max_size=60), max_size=8))
 def test_a_level_depends_on_its_text_alone(texts: list[str]) -> None:

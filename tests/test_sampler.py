@@ -26,6 +26,7 @@ def scores(found: list[Draw]) -> np.ndarray:
     return log_likelihoods(tiny_subject(), plan(requests))[:, 0]
 
 
+@pytest.mark.slow
 def test_sampling_law_equals_scoring_law() -> None:
     """Frequencies of 12000 responses agree with the enumerated law that scores them (G-test over all responses, cut ones included)."""
     question = Question("ab")
