@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import make_config
 from agent.contrasts import build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
-from agent.discovery import discover
+from agent.discovery import OUTPUTS, discover
 from agent.llm.embedded import EmbeddedJudge
 from agent.records import Findings, OrderParameter, ParameterFinding
 from agent.report import read_findings
@@ -40,7 +40,7 @@ class Discovered:
 def organism(organism_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Discovered:
     """The installed command, typed in an empty folder on a copy of the committed recording, embedded engine, no memory."""
     run = tmp_path_factory.mktemp("elsewhere") / "organism"
-    shutil.copytree(organism_run, run, ignore=shutil.ignore_patterns("adapters", "subject"))
+    shutil.copytree(organism_run, run, ignore=shutil.ignore_patterns("adapters", "subject", *OUTPUTS, "*.sqlite*", "*.lock", "earlier"))
     done = subprocess.run([COMMAND, "--run", "organism", "--memory", "off"], capture_output=True, text=True, check=False, cwd=run.parent)
     assert done.returncode == 0, done.stderr
     return Discovered(run, done.stdout, done.stderr, read_findings(run), load(run))
