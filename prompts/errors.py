@@ -14,3 +14,7 @@ class TemplateVariableError(PromptError, KeyError):
 
     def __str__(self) -> str:  # KeyError would quote the message
         return str(self.args[0]) if self.args else ""
+
+
+class QuestionSetError(PromptError, ValueError):
+    """A set of questions is not there or not as it should be."""
