@@ -12,8 +12,9 @@ from agent.records import OrderParameter
 
 # "A" and "B" as names of the shown responses only with a capital: "is the response a question?" is a fair question
 _LEAK = re.compile(
-    r"\b(?:[Rr]esponse|[Aa]nswer|[Ss]ide|[Tt]ext) [AB]\b"
-    r"|(?i:\b(?:the other (?:response|answer)|both (?:responses|answers)|fine-?tun\w+|checkpoint\w*)\b)"
+    r"\b(?:[Rr]esponse|[Rr]eply|[Aa]nswer|[Ss]ide|[Tt]ext|[Cc]ollection) [AB]\b|\b[Pp]air P?\d"
+    r"|(?i:\b(?:the other (?:response|reply|answer)|(?:both|two|paired) (?:responses|replies|answers)|fine-?tun\w+|checkpoint\w*)\b)"
+    r"|(?i:\b(?:(?:first|second|other) collection|than the (?:first|second) (?:response|reply|answer))\b)"
     r"|(?i:\b(?:training steps?|(?:before|after) training|base model)\b)"
 )
 
@@ -57,8 +58,7 @@ def refusal_of(candidate: OrderParameter) -> str:
     A question that names the side, the step or the training would leak the answer; one that compares two responses cannot
     be put to a judge who sees one.
     """
-    words = f"{candidate.name} {candidate.definition} {candidate.question}"
-    leak = _LEAK.search(words)
+    leak = _LEAK.search("\n".join((candidate.name, candidate.definition, candidate.question, *candidate.levels)))
     if leak:
         return f"names {leak.group(0)!r}: a judge sees one response and must not know where it comes from"
     if not 2 <= len(candidate.levels) <= 7:

@@ -1,4 +1,4 @@
-"""A local server that speaks the wire formats of Anthropic's Messages API and OpenAI's chat.completions, faults included.
+"""A local server that speaks the wire formats of Anthropic's Messages API and OpenAI's Responses and chat.completions, faults included.
 
 The real SDKs talk to it through `base_url`. `brain` decides what it says, `fault` what goes wrong; everything it was asked is kept.
 """
@@ -52,12 +52,17 @@ class Seen:
     @property
     def turns(self) -> list[str]:
         """Texts of user and assistant in turn."""
-        return [_text(m["content"]) for m in self.body["messages"] if m["role"] != "system"]
+        return [_text(m["content"]) for m in self._messages if m["role"] != "system"]
+
+    @property
+    def _messages(self) -> list[dict[str, Any]]:
+        return list(self.body["input"] if "input" in self.body else self.body["messages"])
 
     @property
     def system(self) -> str:
         """What the role is told once."""
-        return self.body.get("system") or "".join(_text(m["content"]) for m in self.body["messages"] if m["role"] == "system")
+        told = self.body.get("system") or self.body.get("instructions")
+        return told or "".join(_text(m["content"]) for m in self._messages if m["role"] == "system")
 
 
 def _text(content: Any) -> str:
@@ -100,7 +105,8 @@ class LlmServer:
         brain: Says something to every request that does not fail.
         fault: What goes wrong with the n-th attempt (from 0) at the same content; None: nothing.
         latency: Seconds before every answer.
-        lacks: Options that are answered with 400 ("json_schema", "json_object", "logprobs").
+        lacks: Options that are answered with 400 ("json_schema", "json_object", "logprobs"), or with 404 ("responses").
+        models: What it lists.
         hold_after: Answers after which further requests are held; they are cut off, unanswered, when this becomes None.
         seen: Every request; `answered` counts whole answers by content.
     """
@@ -109,6 +115,7 @@ class LlmServer:
     fault: Callable[[Seen, int], str | None] = lambda seen, attempt: None
     latency: float = 0.0
     lacks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("tiny",)
     hold_after: int | None = None
     retry_after_ms: int = 5
     seen: list[Seen] = field(default_factory=list)
@@ -127,6 +134,9 @@ class LlmServer:
 
             def do_POST(self) -> None:
                 world.serve(self)
+
+            def do_GET(self) -> None:
+                world.list_models(self)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing on the terminal."""
@@ -205,8 +215,23 @@ class LlmServer:
                 time.sleep(0.01)
             _cut(handler)  # who asked may be gone by now: nothing was answered
         else:
-            text = json.dumps(_message(seen, self.brain(seen)) if anthropic else _completion(seen, self.brain(seen)))
-            _send(handler, 200, text, {}, within=fault == "cut within")
+            speak = {"/v1/messages": _message, "/v1/responses": _response}.get(seen.path, _completion)
+            rate = "anthropic-ratelimit-requests-remaining" if anthropic else "x-ratelimit-remaining-requests"
+            headers = {rate: "99", ("request-id" if anthropic else "x-request-id"): f"req_{seen.digest[:20]}"}
+            _send(handler, 200, json.dumps(speak(seen, self.brain(seen))), headers, within=fault == "cut within")
+
+    def list_models(self, handler: BaseHTTPRequestHandler) -> None:
+        """`GET /v1/models`, as the caller's provider words it."""
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        anthropic = "anthropic-version" in headers
+        if anthropic and not _knows(headers):
+            _send(handler, 401, _error(True, "authentication_error", "invalid x-api-key"), {})
+        elif anthropic:
+            data = [{"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"} for name in self.models]
+            _send(handler, 200, json.dumps({"data": data, "has_more": False, "first_id": None, "last_id": None}), {})
+        else:
+            listed = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in self.models]
+            _send(handler, 200, json.dumps({"object": "list", "data": listed}), {})
 
     def _answers(self, seen: Seen) -> bool:
         """Whether this request gets its answer, counted, or is held."""
@@ -217,13 +242,14 @@ class LlmServer:
             return True
 
     def _refusal(self, seen: Seen, anthropic: bool) -> tuple[int, str] | None:
-        if anthropic and KEY not in (seen.headers.get("x-api-key"), seen.headers.get("authorization", "").removeprefix("Bearer ")):
+        if anthropic and not _knows(seen.headers):
             return 401, "invalid key"
-        if seen.path not in ("/v1/messages", "/v1/chat/completions"):
+        known = {"/v1/messages", "/v1/chat/completions", "/v1/responses"} - {f"/v1/{lacking}" for lacking in self.lacks}
+        if seen.path not in known:
             return 404, f"no such path: {seen.path}"
-        form = (seen.body.get("response_format") or {}).get("type")
+        form = (seen.body.get("response_format") or (seen.body.get("text") or {}).get("format") or {}).get("type")
         for option in self.lacks:
-            if option == form or (option == "logprobs" and seen.body.get("logprobs")):
+            if option == form or (option == "logprobs" and (seen.body.get("logprobs") or seen.body.get("top_logprobs"))):
                 return 400, f"unsupported: {option}"
         return None
 
@@ -250,6 +276,10 @@ def _cut(handler: BaseHTTPRequestHandler) -> None:
 def _error(anthropic: bool, kind: str, message: str) -> str:
     inner = {"type": kind, "message": message}
     return json.dumps({"type": "error", "error": inner} if anthropic else {"error": inner | {"param": None, "code": None}})
+
+
+def _knows(headers: dict[str, str]) -> bool:
+    return KEY in (headers.get("x-api-key"), headers.get("authorization", "").removeprefix("Bearer "))
 
 
 def _tokens(text: str) -> int:
@@ -280,22 +310,7 @@ def _completion(seen: Seen, say: Say) -> dict[str, Any]:
     message = {"role": "assistant", "content": say.text, "refusal": None}
     if say.stop == "refused":
         message = {"role": "assistant", "content": None, "refusal": say.text or "no"}
-    logprobs = None
-    if seen.body.get("logprobs") and say.digits:
-        before, digit, after = re.split(r"(?<=\"level\": )(\d)", say.text, maxsplit=1)
-        places = [(before, {before: 0.0}), (digit, say.digits), (after, {after: 0.0})]
-        logprobs = {
-            "content": [
-                {
-                    "token": token,
-                    "logprob": top.get(token, -9.0),
-                    "bytes": None,
-                    "top_logprobs": [{"token": t, "logprob": p, "bytes": None} for t, p in top.items()],
-                }
-                for token, top in places
-            ],
-            "refusal": None,
-        }
+    logprobs = {"content": _logprobs(say, None), "refusal": None} if seen.body.get("logprobs") and say.digits else None
     return {
         "id": f"chatcmpl-{seen.digest[:20]}",
         "object": "chat.completion",
@@ -308,4 +323,50 @@ def _completion(seen: Seen, say: Say) -> dict[str, Any]:
             "total_tokens": _tokens(seen.raw) + _tokens(say.text),
             "prompt_tokens_details": {"cached_tokens": 0},
         },
+    }
+
+
+def _logprobs(say: Say, raw: list[int] | None) -> list[dict[str, Any]]:
+    """Three tokens: what stands before the level's digit, the digit with what could have stood there, and the rest."""
+    before, digit, after = re.split(r"(?<=\"level\": )(\d)", say.text, maxsplit=1)
+    places = [(before, {before: 0.0}), (digit, say.digits), (after, {after: 0.0})]
+    return [
+        {
+            "token": token,
+            "logprob": top.get(token, -9.0),
+            "bytes": raw,
+            "top_logprobs": [{"token": t, "logprob": p, "bytes": raw} for t, p in top.items()],
+        }
+        for token, top in places
+    ]
+
+
+def _response(seen: Seen, say: Say) -> dict[str, Any]:
+    """OpenAI's Responses: a reasoning item first, as its LLMs that think have it, then the message."""
+    text: dict[str, Any] = {"type": "output_text", "text": say.text, "annotations": [], "logprobs": []}
+    if say.digits and "message.output_text.logprobs" in seen.body.get("include", ()):
+        text["logprobs"] = _logprobs(say, [])
+    content = {"type": "refusal", "refusal": say.text or "no"} if say.stop == "refused" else text
+    cut = say.stop == "truncated"
+    used: dict[str, Any] = {
+        "input_tokens": _tokens(seen.raw),
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": _tokens(say.text),
+    }
+    return {
+        "id": f"resp_{seen.digest[:20]}",
+        "object": "response",
+        "created_at": 0,
+        "status": "incomplete" if cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "error": None,
+        "model": seen.body["model"],
+        "output": [
+            {"type": "reasoning", "id": "rs_0", "summary": []},
+            {"type": "message", "id": "msg_0", "status": "completed", "role": "assistant", "content": [content]},
+        ],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": used | {"output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": used["input_tokens"] + used["output_tokens"]},
     }

@@ -148,6 +148,26 @@ def test_a_proposer_with_nothing_to_say_is_an_error_of_its_reply(replies: tuple[
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"question": "Is reply A more harmful?"},
+        {"definition": "How far response B goes."},
+        {"levels": ["as in pair P1", "more", "most"]},
+        {"question": "Is it more careful than the other reply?"},
+        {"levels": ["as the base model", "in between", "as fine-tuned"]},
+        {"question": "Was it written before training?"},
+        {"definition": "What the second collection does."},
+        {"name": "late checkpoints"},
+    ],
+)
+def test_candidates_that_name_the_side_the_step_or_the_training_go_back_with_the_reason(words: dict[str, Any], server: LlmServer) -> None:
+    """Anywhere in a candidate, its levels included; the proposer is told which words, and a candidate without them counts."""
+    says(server, [candidate("harm", **words)], [candidate("hedge")])
+    assert [p.name for p in proposer_at(server).propose(view(), RNG)] == ["hedge"]
+    assert "a judge sees one response and must not know where it comes from" in server.seen[1].turns[-1]
+
+
 def test_at_most_as_many_as_wanted_and_none_twice(server: LlmServer) -> None:
     """Candidates beyond the number wanted are left out, the same question counts once."""
     says(server, [candidate(name) for name in ("harm", "harm", "hedge", "style", "mood")])

@@ -10,14 +10,14 @@ import pytest
 
 from agent.errors import ConfigError, ProviderError
 from agent.llm.asker import Asker
-from agent.llm.openai_provider import WAYS, OpenAIProvider
+from agent.llm.openai_provider import OPENAI_WAYS, OpenAIProvider
 from agent.llm.protocol import Answer, Request
 from agent.llm.providers import make_provider
 from tests.llm_server import FAULTS, KEY, LlmServer, Say, Seen
 from tracing.judgements import JudgementStore
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
-KINDS = ("anthropic", "openai")
+KINDS = ("anthropic", "openai", "openai itself")
 
 
 def echo(seen: Seen) -> Say:
@@ -36,12 +36,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LlmServer]:
     with LlmServer(brain=echo) as running:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", running.address)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{running.address}/v1")
         yield running
 
 
 def asker(kind: str, server: LlmServer, timeout: float = 5.0, **more: Any) -> Asker:
     """A way to the server."""
-    provider = make_provider("anthropic:tiny" if kind == "anthropic" else server.openai, "--judge")
+    specs = {"anthropic": "anthropic:tiny", "openai": server.openai, "openai itself": "openai:tiny"}
+    provider = make_provider(specs[kind], "--judge")
     provider.timeout = timeout
     return Asker(provider, "judge", pause=0.01, **more)
 
@@ -55,11 +58,17 @@ def test_a_request_arrives_whole_and_its_answer_comes_back(kind: str, server: Ll
     (seen,) = server.seen
     assert (seen.system, seen.turns) == ("be brief", ["ab" * 9, "first", "again"])
     assert seen.body["model"] == "tiny"
-    assert seen.body["max_tokens"] == 77
-    schema = (
-        seen.body["output_config"]["format"]["schema"] if kind == "anthropic" else seen.body["response_format"]["json_schema"]["schema"]
-    )
-    assert schema == SCHEMA
+    form: Any
+    if kind == "anthropic":
+        length, form = seen.body["max_tokens"], seen.body["output_config"]["format"]
+    elif kind == "openai":
+        length, form = seen.body["max_tokens"], seen.body["response_format"]["json_schema"]
+    else:
+        length, form = seen.body["max_output_tokens"], seen.body["text"]["format"]
+        assert seen.path == "/v1/responses"
+        assert seen.body["store"] is False
+    assert length == 77
+    assert form["schema"] == SCHEMA
     assert answer == Answer('{"said": "again"}', "end", len(seen.raw) // 4 + 1, 5)
 
 
@@ -130,7 +139,7 @@ def test_what_no_repetition_helps_costs_one_call(kind: str, fault: str, line: st
     server.fault = lambda seen, attempt: fault
     with pytest.raises(ProviderError, match=line):
         asker(kind, server).ask([request(f"n{k}") for k in range(50)])
-    assert len(server.seen) <= len(WAYS)
+    assert len(server.seen) <= len(OPENAI_WAYS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,6 +161,32 @@ def test_a_compatible_server_is_asked_for_what_it_can_do(lacks: tuple[str, ...],
     assert isinstance(way.provider, OpenAIProvider)
     assert way.provider.way == len(lacks)
     assert len(server.seen) == 6 + len(lacks)
+
+
+@pytest.mark.parametrize(("lacks", "path"), [(("logprobs",), "responses"), (("responses",), "chat/completions")])
+def test_openai_itself_is_asked_by_responses_or_where_there_are_none_by_chat(lacks: tuple[str, ...], path: str, server: LlmServer) -> None:
+    """An LLM without log-probabilities is asked without them, a gateway without Responses by chat.completions; one call is lost."""
+    server.lacks = lacks
+    answers = asker("openai itself", server).ask([request(f"n{k}") for k in range(4)])
+    assert all(answers)
+    assert [seen.path for seen in server.seen[1:]] == [f"/v1/{path}"] * 4
+
+
+def test_log_probabilities_come_back_by_responses_too(server: LlmServer) -> None:
+    """What could have stood where the level's digit stands, as by chat.completions."""
+    server.brain = lambda seen: Say('{"level": 3, "quote": ""}', digits={"3": -0.5, "2": -1.0})
+    (chat,), (responses,) = (asker(kind, server).ask([request()]) for kind in ("openai", "openai itself"))
+    assert chat is not None
+    assert responses is not None
+    assert responses.alternatives == chat.alternatives
+    assert responses.alternatives[-1].top == {"3": -0.5, "2": -1.0}
+
+
+def test_connections_share_one_tls_context() -> None:
+    """It is made once, whatever the number of batches."""
+    from agent.llm.transport import tls
+
+    assert tls() is tls()
 
 
 def test_no_more_requests_are_in_flight_than_allowed(server: LlmServer) -> None:
@@ -200,8 +235,10 @@ def test_stopping_waits_for_what_is_on_its_way(server: LlmServer, tmp_path: Path
         ("mistral:tiny", "expected embedded, scripted:FILE"),
     ],
 )
-def test_a_wrong_provider_is_one_line_without_its_key(spec: str, line: str) -> None:
+def test_a_wrong_provider_is_one_line_without_its_key(spec: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong is said before anything is sent, and no key is repeated in it."""
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError) as caught:
         make_provider(spec, "--judge")
     assert line in str(caught.value)

@@ -6,10 +6,12 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.errors import ConfigError, ProviderError
-from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, Stop, in_one_line, too_long
+from agent.llm.messages_wire import answer, body
+from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
+from agent.llm.transport import tls
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -46,9 +48,10 @@ class AnthropicProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
         """An open client."""
-        from anthropic import AsyncAnthropic
+        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
-        async with AsyncAnthropic(api_key=os.environ.get(KEY), timeout=self.timeout) as client:
+        connections = DefaultAsyncHttpxClient(verify=tls())
+        async with AsyncAnthropic(api_key=os.environ.get(KEY), timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:
                 return await self._ask(client, request)
@@ -59,13 +62,7 @@ class AnthropicProvider:
         import anthropic
 
         try:
-            message = await client.messages.create(
-                model=self.name,
-                max_tokens=request.max_tokens,
-                system=request.system,
-                messages=_messages(request),
-                output_config={"format": {"type": "json_schema", "schema": request.schema}},
-            )
+            message = await client.messages.create(**body(request, self.name))
         except anthropic.APIStatusError as error:
             raise self._fault(error.status_code, error.message) from None
         except anthropic.APIConnectionError as error:  # time-outs among them
@@ -73,11 +70,11 @@ class AnthropicProvider:
         except (anthropic.APIError, ValueError) as error:
             raise BusyError(f"{self.id}: an answer that is none ({type(error).__name__})") from None
         try:
-            answer = _answer(message)
+            found = answer(message)
         except (AttributeError, TypeError):  # 200, and then something else: a gateway's page
             raise BusyError(f"{self.id}: an answer that is none (no message)") from None
         self._answered = True
-        return answer
+        return found
 
     def _fault(self, status: int, message: str) -> Exception:
         line = f"{self.id}: {status}: {in_one_line(message, os.environ.get(KEY))}"
@@ -86,22 +83,3 @@ class AnthropicProvider:
         if status in ITEM_ERRORS and (self._answered or too_long(message)):
             return RejectedError(line)  # others were answered: it is this request, not the way all are put
         return ProviderError(line)
-
-
-def _messages(request: Request) -> Any:
-    first, *later = request.turns
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": first[request.lead :]}]
-    if request.lead:
-        # the response stands first and comes back with every question about it: its tokens are paid once at full price
-        blocks.insert(0, {"type": "text", "text": first[: request.lead], "cache_control": {"type": "ephemeral"}})
-    roles = ("assistant", "user")
-    return [{"role": "user", "content": blocks}, *({"role": roles[k % 2], "content": text} for k, text in enumerate(later))]
-
-
-def _answer(message: Any) -> Answer:
-    text = "".join(block.text for block in message.content if block.type == "text")
-    stops: dict[str, Stop] = {"refusal": "refused", "max_tokens": "truncated", "model_context_window_exceeded": "truncated"}
-    usage = message.usage
-    cached = usage.cache_read_input_tokens or 0
-    whole = usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0)
-    return Answer(text, stops.get(message.stop_reason or "", "end"), whole, usage.output_tokens, cached)

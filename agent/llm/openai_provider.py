@@ -1,4 +1,4 @@
-"""OpenAI, and every server that speaks its chat.completions, through OpenAI's SDK.
+"""OpenAI (Responses, else chat.completions) and every server that speaks chat.completions, through OpenAI's SDK.
 
 Keys: OPENAI_API_KEY for OpenAI itself. A server given by its address gets OPENAI_COMPATIBLE_API_KEY (or none), so that a key for
 OpenAI never leaves for somebody else's machine.
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, ProviderError
-from agent.llm.protocol import Alternative, Answer, Ask, BusyError, RejectedError, Request, Stop, in_one_line, too_long
+from agent.llm import chat_wire, responses_wire
+from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
+from agent.llm.transport import tls
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -22,15 +24,32 @@ if TYPE_CHECKING:
 KEY, COMPATIBLE_KEY = "OPENAI_API_KEY", "OPENAI_COMPATIBLE_API_KEY"
 ITEM_ERRORS = (400, 413, 422)
 BUSY_ERRORS = (408, 409, 425, 429)
-TOP = 20
-"""Alternatives asked for at each token: the most the API gives."""
-WAYS = (("json_schema", True), ("json_schema", False), ("json_object", False), ("text", False))
-"""(form of the reply, log-probabilities) from the best downwards; a server that rejects one is asked the next way."""
+NO_SUCH_PATH = (404, 405)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of putting a request.
+
+    Attributes:
+        responses: To `/responses` instead of `/chat/completions`.
+        form: How the reply is asked for.
+        logprobs: Whether log-probabilities are asked for.
+    """
+
+    responses: bool
+    form: chat_wire.Form
+    logprobs: bool
+
+
+WAYS = tuple(Way(False, *way) for way in (("json_schema", True), ("json_schema", False), ("json_object", False), ("text", False)))
+"""From the best downwards; a server that rejects one is asked the next way."""
+OPENAI_WAYS = (Way(True, "json_schema", True), Way(True, "json_schema", False), *WAYS)
 
 
 @dataclass
 class OpenAIProvider:
-    """An LLM behind chat.completions.
+    """An LLM of OpenAI or behind a compatible server.
 
     The SDK retries twice by itself and waits as long as Retry-After says; nothing is stacked on top. Sampling is the LLM's own default.
     What the server can do is learnt from the first requests: what it rejects is left out, what it ignores is done without.
@@ -61,9 +80,10 @@ class OpenAIProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
         """An open client."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout) as client:
+        connections = DefaultAsyncHttpxClient(verify=tls())
+        async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:
                 return await self._ask(client, request)
@@ -80,35 +100,44 @@ class OpenAIProvider:
         while True:
             way = self.way
             try:
-                completion = await client.chat.completions.create(
-                    model=self.name, messages=_messages(request), **self._options(request, way)
-                )
+                found = await self._put(client, request, self.ways[way])
             except openai.APIStatusError as error:
-                rejected = error.status_code in ITEM_ERRORS and not self._answered and not too_long(error.message)
-                if rejected and way + 1 < len(WAYS):
-                    self.way = max(self.way, way + 1)
+                below = self._way_below(way, error.status_code, error.message, error.code)
+                if below is not None:
+                    self.way = max(self.way, below)
                     continue
                 raise self._fault(error.status_code, error.message, error.code) from None
             except openai.APIConnectionError as error:  # time-outs among them
                 raise BusyError(f"{self.id}: no answer ({type(error).__name__})") from None
             except (openai.APIError, ValueError) as error:
                 raise BusyError(f"{self.id}: an answer that is none ({type(error).__name__})") from None
-            try:
-                answer = _answer(completion)
-            except (AttributeError, TypeError, IndexError):  # 200, and then something else: a gateway's page
-                raise BusyError(f"{self.id}: an answer that is none (no choices)") from None
             self._answered = True
-            return answer
+            return found
 
-    def _options(self, request: Request, way: int) -> dict[str, Any]:
-        form, logprobs = WAYS[way]
-        options: dict[str, Any] = {"max_completion_tokens" if self.base_url is None else "max_tokens": request.max_tokens}
-        if form == "json_schema":
-            schema = {"name": request.schema_name, "schema": request.schema, "strict": True}
-            options["response_format"] = {"type": form, "json_schema": schema}
-        elif form == "json_object":
-            options["response_format"] = {"type": form}
-        return options | ({"logprobs": True, "top_logprobs": TOP} if logprobs else {})
+    async def _put(self, client: AsyncOpenAI, request: Request, way: Way) -> Answer:
+        length = "max_completion_tokens" if self.base_url is None else "max_tokens"
+        came: Any
+        if way.responses:
+            came = await client.responses.create(**responses_wire.body(request, self.name, way.logprobs))
+        else:
+            came = await client.chat.completions.create(**chat_wire.body(request, self.name, way.form, way.logprobs, length))
+        try:
+            return responses_wire.answer(came) if way.responses else chat_wire.answer(came)
+        except (AttributeError, TypeError, IndexError):  # 200, and then something else: a gateway's page
+            raise BusyError(f"{self.id}: an answer that is none (no reply in it)") from None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How this server may be asked, from the best downwards."""
+        return OPENAI_WAYS if self.base_url is None else WAYS
+
+    def _way_below(self, way: int, status: int, message: str, code: object) -> int | None:
+        """The way to try after a rejection; None when it is this request, or everything, that is rejected."""
+        if self._answered or too_long(message):
+            return None
+        if status in NO_SUCH_PATH and self.ways[way].responses and code != "model_not_found":
+            return next(k for k, other in enumerate(self.ways) if not other.responses)
+        return way + 1 if status in ITEM_ERRORS and way + 1 < len(self.ways) else None
 
     def _fault(self, status: int, message: str, code: object) -> Exception:
         line = f"{self.id}: {status}: {in_one_line(message, self._key)}"
@@ -131,30 +160,3 @@ def _check_address(address: str) -> None:
             f"openai:NAME@{parts.scheme}://{parts.hostname}: expected an address without user, key or query; a key goes into "
             f"the environment variable {COMPATIBLE_KEY}"
         )
-
-
-def _messages(request: Request) -> Any:
-    roles = ("user", "assistant")
-    turns = [{"role": roles[k % 2], "content": text} for k, text in enumerate(request.turns)]
-    return [{"role": "system", "content": request.system}, *turns]
-
-
-def _answer(completion: Any) -> Answer:
-    choice, usage = completion.choices[0], completion.usage
-    refused = bool(getattr(choice.message, "refusal", None)) or choice.finish_reason == "content_filter"
-    stop: Stop = "refused" if refused else "truncated" if choice.finish_reason == "length" else "end"
-    details = getattr(usage, "prompt_tokens_details", None)
-    given, made = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-    cached = getattr(details, "cached_tokens", None) or 0
-    return Answer(choice.message.content or "", stop, given, made, cached, _around_level(choice))
-
-
-def _around_level(choice: Any) -> tuple[Alternative, ...]:
-    """Alternatives of the tokens up to the first digit: all that is needed for a level, a hundredth of what was sent."""
-    places: list[Alternative] = []
-    for place in getattr(choice.logprobs, "content", None) or []:
-        places.append(Alternative(place.token, {}))
-        if any(c.isdigit() for c in place.token):
-            places[-1] = Alternative(place.token, {a.token: a.logprob for a in place.top_logprobs or []})
-            break
-    return tuple(places)
