@@ -111,7 +111,7 @@ def test_what_is_explained_and_what_was_rejected_is_said_with_its_reason(server:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (candidate("x", question="Is reply A ruder? Is Response A rude?"), "names 'Response A'"),
+        (candidate("x", question="Is a reply ruder? Is Response A rude?"), "names 'Response A'"),
         (candidate("x", question="Does it sound like the fine-tuned one?"), "names 'fine-tuned'"),
         (candidate("x", definition="Typical after training."), "names 'after training'"),
         (candidate("x", question="Is it from a late checkpoint?"), "names 'checkpoint'"),
@@ -163,7 +163,7 @@ def test_a_proposer_with_nothing_to_say_is_an_error_of_its_reply(replies: tuple[
 )
 def test_candidates_that_name_the_side_the_step_or_the_training_go_back_with_the_reason(words: dict[str, Any], server: LlmServer) -> None:
     """Anywhere in a candidate, its levels included; the proposer is told which words, and a candidate without them counts."""
-    says(server, [candidate("harm", **words)], [candidate("hedge")])
+    says(server, [candidate("harm") | words], [candidate("hedge")])
     assert [p.name for p in proposer_at(server).propose(view(), RNG)] == ["hedge"]
     assert "a judge sees one response and must not know where it comes from" in server.seen[1].turns[-1]
 
