@@ -264,8 +264,8 @@ def organism(
 
     Example: discover organism --out runs/organism
     """
+    from agent.organism_recording import record_organism
     from agent.progress import recording_progress
-    from agent.recording import record_organism
 
     with recording_progress(quiet) as progress:
         record_organism(out, seed=seed, progress=progress)

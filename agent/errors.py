@@ -21,6 +21,10 @@ class ProviderError(AgentError, RuntimeError):
     exit_code = 3
 
 
+class RecordingError(AgentError, ValueError):
+    """A run cannot be recorded as it was asked for."""
+
+
 class ReplyError(AgentError, ValueError):
     """A reply does not answer its schema; the judgement is kept as missing."""
 

@@ -1,4 +1,4 @@
-"""The checkpoints of one run as one subject with exchangeable adapters, and work done on them by a few threads.
+"""The checkpoints of one run as one subject whose weights are exchanged, and work done on them by a few threads.
 
 Every thread has a copy of the subject and computes alone, so a result is the same bits however many threads there are.
 """
@@ -9,29 +9,58 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from probes.organism import Adapter, one_thread, set_adapter
 
 Answer = TypeVar("Answer")
 
 
-class Checkpoints:
-    """A subject with its adapters by step. Close it (or use `with`) to end its threads."""
+class Subjects(Protocol):
+    """A subject that can be put at any checkpoint of its run."""
 
-    def __init__(self, subject: Any, adapters: Mapping[int, Adapter], workers: int = 2) -> None:
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Checkpoints, ascending."""
+
+    def at(self, step: int) -> Any:
+        """The subject with the weights of a checkpoint, in evaluation mode; valid until the next call."""
+
+    def copy(self) -> Subjects:
+        """Another one, for another thread."""
+
+
+class AdapterSubjects:
+    """:class:`Subjects` of one peft model and its adapters (a mapping that may read each from disk when it is asked for)."""
+
+    def __init__(self, subject: Any, adapters: Mapping[int, Adapter]) -> None:
+        self.steps: tuple[int, ...] = tuple(sorted(adapters))
+        self._subject, self._adapters = subject, adapters
+
+    def at(self, step: int) -> Any:
+        """The subject with the adapter of a checkpoint."""
+        set_adapter(self._subject, self._adapters[step])
+        return self._subject
+
+    def copy(self) -> AdapterSubjects:
+        """The same adapters on a copy of the subject."""
+        return AdapterSubjects(copy.deepcopy(self._subject), self._adapters)
+
+
+class Checkpoints:
+    """Threads with a copy of a subject each. Close it (or use `with`) to end its threads."""
+
+    def __init__(self, subjects: Subjects, workers: int = 2) -> None:
         """Copy the subject once per worker.
 
         Args:
-            subject: A peft model in evaluation mode.
-            adapters: Step -> adapter.
+            subjects: The subject at every checkpoint.
             workers: Number of threads; each uses one core.
         """
-        self.steps: tuple[int, ...] = tuple(sorted(adapters))
-        self._adapters = dict(adapters)
-        self._subjects: SimpleQueue[Any] = SimpleQueue()
+        self.steps: tuple[int, ...] = subjects.steps
+        self._idle: SimpleQueue[Subjects] = SimpleQueue()
         for _ in range(workers):
-            self._subjects.put(copy.deepcopy(subject))
+            self._idle.put(subjects.copy())
         self._pool = ThreadPoolExecutor(workers, initializer=one_thread)
 
     def __enter__(self) -> Checkpoints:
@@ -44,11 +73,10 @@ class Checkpoints:
         """`work(subject, step)` with the subject at each of these steps, in their order, as they become ready."""
 
         def run(step: int) -> Answer:
-            subject = self._subjects.get()
+            subjects = self._idle.get()
             try:
-                set_adapter(subject, self._adapters[step])
-                return work(subject, step)
+                return work(subjects.at(step), step)
             finally:
-                self._subjects.put(subject)
+                self._idle.put(subjects)
 
         return self._pool.map(run, steps)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from agent.recording import OrganismRecipe
+from agent.organism_recording import OrganismRecipe
 from probes.likelihood import Request, log_likelihoods, plan
 from probes.organism import add_adapter, make_tokenizer, set_adapter
 from probes.organism_files import read_adapter, read_subject
@@ -174,4 +174,4 @@ def test_nothing_but_tests_reads_the_truth() -> None:
     """Only the recorder names the truth file; no instrument, no reader and no part of the loop does."""
     sources = [path for package in ("agent", "prompts", "probes", "tracing") for path in (ROOT / package).rglob("*.py")]
     naming = {path.relative_to(ROOT).as_posix() for path in sources if "truth.parquet" in path.read_text(encoding="utf-8")}
-    assert naming == {"agent/recording.py"}
+    assert naming == {"agent/organism_recording.py"}

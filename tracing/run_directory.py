@@ -3,6 +3,7 @@
 manifest.json                        what was recorded and under which settings
 responses/step-000120.parquet        responses sampled at step 120 (its presence says that the step is complete)
 likelihoods/step-000120.npy          their log-probabilities under other checkpoints (+ .steps.json)
+tokens/step-000120.npz               their token ids as sampled
 training.jsonl                       what the trainer logged
 adapters/step-000120/                the weights
 """
@@ -86,6 +87,10 @@ class RunDirectory:
         """Where the log-probabilities of the responses sampled at `step` are."""
         return self.path / "likelihoods" / f"{step_name(step)}.npy"
 
+    def tokens_path(self, step: int) -> Path:
+        """Where the sampled token ids of the responses of `step` are, if they were kept."""
+        return self.path / "tokens" / f"{step_name(step)}.npz"
+
     def adapters_path(self, step: int) -> Path:
         """The folder for the weights of `step`."""
         return self.path / "adapters" / step_name(step)
@@ -97,6 +102,17 @@ class RunDirectory:
     def has_likelihoods(self, step: int) -> bool:
         """Whether the responses of `step` are recorded and scored."""
         return self.has_step(step) and self.likelihoods_path(step).exists()
+
+    def scored_steps(self, step: int) -> tuple[int, ...]:
+        """The checkpoints under which the responses of `step` are scored, ascending; none when they are not.
+
+        Raises:
+            LikelihoodsError: The sidecar is damaged or was recorded under other settings.
+        """
+        if not self.has_likelihoods(step):
+            return ()
+        found = read_scored_steps(self.likelihoods_path(step), settings=self.manifest.digest)
+        return self.manifest.steps if found is None else found
 
     def recorded_steps(self) -> tuple[int, ...]:
         """Steps with recorded responses, ascending. Leftovers of a crash (`.….tmp`) do not count.

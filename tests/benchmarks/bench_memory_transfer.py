@@ -11,8 +11,8 @@ import numpy as np
 from agent.config import make_config
 from agent.graph import run_loop
 from agent.llm.scripted import Script, ScriptedJudge
+from agent.organism_recording import OrganismRecipe, record_organism
 from agent.proposer import make_proposer
-from agent.recording import OrganismRecipe, record_organism
 from agent.records import Findings
 from agent.remembering import recall, remember
 from agent.workbench import Workbench
