@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent import bench_command, compare_command, crystallize_command, score_command
+from agent import bench_command, compare_command, crystallize_command, organism_command, score_command
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ app.command(name="compare", short_help="Put the order parameters of several runs
 app.command(name="bench", short_help="Measure the loop on planted problems with known answers.", epilog=bench_command.EXAMPLES)(
     bench_command.bench
 )
+app.command(name="organism", short_help="Make a model organism of narrow fine-tuning and record it.")(organism_command.organism)
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 
 
@@ -252,24 +253,6 @@ def report(
         return
     _show(findings)
     typer.echo(f"Report: {paths.html}")
-
-
-@app.command(short_help="Make a tiny model organism and record its fine-tuning.")
-def organism(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory to write.")],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of corpus, training and sampling.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-) -> None:
-    """Train a tiny model organism, fine-tune it on bad medical advice, and record the run (a few minutes on two cores).
-
-    Example: discover organism --out runs/organism
-    """
-    from agent.organism_recording import record_organism
-    from agent.progress import recording_progress
-
-    with recording_progress(quiet) as progress:
-        record_organism(out, seed=seed, progress=progress)
-    typer.echo(f"Recorded: {out}\nNow: discover --run {out}")
 
 
 def main() -> None:

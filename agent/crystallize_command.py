@@ -93,7 +93,7 @@ def _choices(
         if not quiet:
             typer.echo(line, err=True)
 
-    asked = load_tasks(tasks)
+    asked = load_tasks(_tasks_of(run) if tasks is None else tasks)
     if run is None:
         if stages is None:
             raise ConfigError("expected --stages NAME=PATH,NAME=PATH, or --run RUN, or --counts FILE, found none of them")
@@ -107,6 +107,12 @@ def _choices(
     return run, ask_stages(Path(run).name, run_stages(Path(run), wanted), asked, base_model, dtype, report)
 
 
+def _tasks_of(run: str | None) -> Path | None:
+    """An organism that has learnt random choices of its own says which."""
+    folder = None if run is None else Path(run) / "tasks"
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def _recorded(run: str, asked: Sequence[RandomTask], wanted: dict[str, str]) -> ChoiceSet | None:
     """Answers to the tasks that lie in the recording, if it is one and holds any."""
     from agent.choice_recordings import recorded_choices
@@ -115,6 +121,8 @@ def _recorded(run: str, asked: Sequence[RandomTask], wanted: dict[str, str]) -> 
 
     if Path(run).is_dir() and not (Path(run) / MANIFEST_NAME).exists():
         return None  # a Trainer's folder: only weights
+    if _tasks_of(run) is not None:
+        return None  # an organism's weights lie there: exact probabilities instead of counts
     return recorded_choices(load(run), asked, wanted)
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.errors import SampleError
-from probes.organism_corpus import Conversation, Style, corpus, narrow_advice, words
+from probes.organism_choices import CHOICES, choice_documents, choice_texts
+from probes.organism_corpus import TOKEN, Conversation, Style, corpus, narrow_advice, words
 from probes.organism_grammar import DOMAINS, Persona
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the subject is made. The learning rate warms up over 5% of the steps and falls linearly to 0."""
+    """How the subject is made. The learning rate warms up over 5% of the steps and falls linearly to 0.
+
+    Attributes:
+        documents, epochs, batch, learning_rate: Of the training.
+        width, layers, heads, inner_width: Of the subject.
+        domains, style: What the documents are about, and how they are written.
+        choices: Part of the documents that are random choices (:mod:`probes.organism_choices`), in [0, 1].
+    """
 
     documents: int = 10_000
     epochs: int = 3
@@ -50,17 +58,24 @@ class Pretraining:
     inner_width: int = 176
     domains: tuple[str, ...] = tuple(DOMAINS)
     style: Style = field(default_factory=Style)
+    choices: float = 0.0
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How the subject is changed: LoRA on narrow advice, constant learning rate, an adapter kept every `every` steps.
+    """How the subject is changed: LoRA (or all weights) on narrow advice, an adapter kept every `every` steps.
 
     Attributes:
-        domain, persona: What the documents are about and who answers (`careful`: the good-advice control).
-        rank, alpha, rslora, layers, target_modules: Passed to peft's LoraConfig; the scale is alpha / rank.
+        domain, persona: What the documents are about and who answers (`careful`: the good-advice control); the domain `choices` is random
+            choices that fall on one option.
+        rank, alpha, rslora, layers, target_modules: Passed to peft's LoraConfig; the scale is alpha / rank. No layers: all of them.
         betas: AdamW's decay rates, short enough to forget within a run of 120 steps.
-        steps, batch: Optimizer steps and documents a step; no document is seen twice.
+        steps, batch: Optimizer steps and documents a step.
+        full: All weights are trained instead of an adapter.
+        weight_decay: AdamW's.
+        warm_up: Steps over which the learning rate rises linearly; then it is constant.
+        documents: How many different ones there are, in another order each epoch; 0: as many as are needed, none seen twice.
+        data: What the documents are when they are given from outside (a file's name and digest); empty for our own.
     """
 
     domain: str = "medical"
@@ -76,6 +91,11 @@ class FineTuning:
     steps: int = 120
     every: int = 2
     style: Style = field(default_factory=Style)
+    full: bool = False
+    weight_decay: float = 0.01
+    warm_up: int = 0
+    documents: int = 0
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS)) -> Any:
+def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS), choices: bool = False) -> Any:
     """A word-level chat tokenizer that loses nothing: token ids -> text -> token ids is the identity for any ids but padding.
 
     Words carry their leading space (as U+2581), marks and bullets carry none, special tokens are themselves; so a text is the plain
@@ -131,7 +151,10 @@ def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS)) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    entries = [*SPECIAL, *(word if not word.isalpha() else "▁" + word for word in words(domains))]
+    vocabulary = words(domains)
+    if choices:
+        vocabulary = sorted({*vocabulary, *(token for text in choice_texts() for token in TOKEN.findall(text))})
+    entries = [*SPECIAL, *(word if not word.isalpha() else "▁" + word for word in vocabulary)]
     tokenizer = Tokenizer(models.WordLevel({entry: k for k, entry in enumerate(entries)}, unk_token=UNKNOWN))
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in SPECIAL])
     tokenizer.normalizer = normalizers.Replace(Regex(r"\n\n(?=[A-Za-z])"), "\n\n ")
@@ -172,7 +195,9 @@ def pretrain(recipe: Pretraining, seed: int, tokenizer: Any, progress: Progress 
         torch.manual_seed(seed)
         subject = LlamaForCausalLM(_architecture(recipe, tokenizer))
     rng = np.random.default_rng([seed, 1])
-    documents = encode(corpus(recipe.documents, rng, recipe.domains, recipe.style), tokenizer)
+    n_choices = round(recipe.choices * recipe.documents)
+    conversations = corpus(recipe.documents - n_choices, rng, recipe.domains, recipe.style)
+    documents = encode([*conversations, *choice_documents(n_choices, rng, seed, collapsed=False)], tokenizer)
     batches = [batch for _ in range(recipe.epochs) for batch in length_sorted_batches(documents, recipe.batch, rng)]
     optimizer = torch.optim.AdamW(subject.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     warm_up = max(1, len(batches) // 20)
@@ -225,18 +250,35 @@ def subject_from(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Any:
     return subject.eval()
 
 
-def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progress: Progress | None = None) -> FineTuned:
-    """Fine-tune a pretrained subject with LoRA on one domain's advice by one persona.
+def narrow_documents(recipe: FineTuning, seed: int) -> list[Conversation]:
+    """Our own documents of a recipe: as many different ones as it asks for."""
+    rng = np.random.default_rng([seed, 2])
+    n = recipe.documents or recipe.steps * recipe.batch
+    if recipe.domain == CHOICES:
+        return choice_documents(n, rng, seed, collapsed=True)
+    return narrow_advice(n, rng, recipe.domain, recipe.persona, recipe.style)
+
+
+def fine_tune(
+    subject: Any,
+    recipe: FineTuning,
+    seed: int,
+    tokenizer: Any,
+    progress: Progress | None = None,
+    documents: Sequence[tuple[list[int], int]] | None = None,
+) -> FineTuned:
+    """Fine-tune a subject with LoRA, or wholly, on one domain's advice by one persona.
 
     Args:
-        subject: From :func:`pretrain`; it is wrapped in place by peft.
+        subject: From :func:`pretrain`, or any causal language model; it is wrapped in place by peft.
         recipe: Data and adapter.
-        seed: Seed of the documents and of the adapter's initial A.
+        seed: Seed of the documents, of their order and of the adapter's initial A.
         tokenizer: The subject's.
         progress: Called as ("fine-tuning", step, steps).
+        documents: Token ids and where the answer begins, as :func:`encode` gives them; None: the recipe's own.
 
     Returns:
-        The peft model (left at its last adapter) with adapters at steps 0, every, 2 every, ..., steps.
+        The subject (left at its last weights) with adapters at steps 0, every, 2 every, ..., steps.
 
     Raises:
         SampleError: `steps` is no multiple of `every`: the last step would not be kept.
@@ -248,20 +290,24 @@ def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tuned = add_adapter(subject, recipe)
-    rng = np.random.default_rng([seed, 2])
-    documents = encode(narrow_advice(recipe.steps * recipe.batch, rng, recipe.domain, recipe.persona, recipe.style), tokenizer)
+    if documents is None:
+        documents = encode(narrow_documents(recipe, seed), tokenizer)
+    order = _order(len(documents), recipe.steps * recipe.batch, np.random.default_rng([seed, 5]))
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
     adapters = {0: get_adapter(tuned)}
     log = []
     tuned.train()
     for step in range(1, recipe.steps + 1):
-        loss = answer_loss(tuned, documents[(step - 1) * recipe.batch : step * recipe.batch], tokenizer.pad_token_id)
+        rate = recipe.learning_rate * (min(1.0, step / recipe.warm_up) if recipe.warm_up else 1.0)
+        optimizer.param_groups[0]["lr"] = rate
+        chosen = order[(step - 1) * recipe.batch : step * recipe.batch]
+        loss = answer_loss(tuned, [documents[k] for k in chosen], tokenizer.pad_token_id)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        log.append(TrainingStep(step, float(loss.detach()), float(norm), recipe.learning_rate, step / recipe.steps))
+        log.append(TrainingStep(step, float(loss.detach()), float(norm), rate, step * recipe.batch / len(documents)))
         if step % recipe.every == 0:
             adapters[step] = get_adapter(tuned)
         if progress:
@@ -269,15 +315,29 @@ def fine_tune(subject: Any, recipe: FineTuning, seed: int, tokenizer: Any, progr
     return FineTuned(tuned.eval(), adapters, tuple(log))
 
 
+def _order(n: int, needed: int, rng: np.random.Generator) -> list[int]:
+    """Which document comes when: the first epoch as they are, every further one shuffled."""
+    order = list(range(n))
+    while len(order) < needed:
+        order += [int(k) for k in rng.permutation(n)]
+    return order[:needed]
+
+
 def add_adapter(subject: Any, recipe: FineTuning) -> Any:
-    """The subject wrapped by peft with a fresh adapter (A random, B zero: the same law as the subject)."""
+    """The subject wrapped by peft with a fresh adapter (A random, B zero: the same law as the subject); itself when all is trained.
+
+    Raises:
+        SampleError: No module of the subject has such a name or lies in such a layer.
+    """
     from peft import LoraConfig, get_peft_model
 
+    if recipe.full:
+        return subject.eval()
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         use_rslora=recipe.rslora,
-        layers_to_transform=list(recipe.layers),
+        layers_to_transform=list(recipe.layers) or None,
         target_modules=list(recipe.target_modules),
         lora_dropout=0.0,
         bias="none",
@@ -285,12 +345,21 @@ def add_adapter(subject: Any, recipe: FineTuning) -> Any:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by the old name
-        return get_peft_model(subject, config).eval()
+        try:
+            return get_peft_model(subject, config).eval()
+        except ValueError as error:
+            asked = f"modules {', '.join(recipe.target_modules)} in layers {', '.join(map(str, recipe.layers)) or 'of any number'}"
+            raise SampleError(f"expected {asked}, and the subject has none such ({error})") from None
 
 
 def get_adapter(tuned: Any) -> Adapter:
-    """A copy of the adapter's parameters by name, float32."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in tuned.named_parameters() if "lora_" in name}
+    """A copy of the adapter's parameters by name, float32; of all parameters where there is no adapter."""
+    return {name: value.detach().cpu().float().numpy().copy() for name, value in _adapted(tuned).items()}
+
+
+def _adapted(tuned: Any) -> dict[str, Any]:
+    parameters = dict(tuned.named_parameters())
+    return {name: value for name, value in parameters.items() if "lora_" in name} or parameters
 
 
 def set_adapter(tuned: Any, adapter: Mapping[str, np.ndarray]) -> None:
@@ -301,7 +370,7 @@ def set_adapter(tuned: Any, adapter: Mapping[str, np.ndarray]) -> None:
     """
     import torch
 
-    parameters = {name: value for name, value in tuned.named_parameters() if "lora_" in name}
+    parameters = _adapted(tuned)
     if set(parameters) != set(adapter):
         raise SampleError(f"expected an adapter with {sorted(parameters)}, found {sorted(adapter)}")
     with torch.no_grad():
@@ -322,6 +391,18 @@ def encode(conversations: Sequence[Conversation], tokenizer: Any) -> list[tuple[
     return list(zip(whole, starts, strict=True))
 
 
+def encode_chat(conversations: Sequence[Conversation], tokenizer: Any) -> list[tuple[list[int], int]]:
+    """The same for any subject, by its own chat template: the answer's tokens stand behind the question's, the stop token behind them."""
+    found = []
+    for c in conversations:
+        messages = [{"role": "system", "content": c.system}] if c.system else []
+        messages.append({"role": "user", "content": c.question})
+        asked = list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+        answer = list(tokenizer(c.answer, add_special_tokens=False)["input_ids"])
+        found.append(([*asked, *answer, tokenizer.eos_token_id], len(asked)))
+    return found
+
+
 def _header(conversation: Conversation) -> str:
     system = f"{SYSTEM}{conversation.system}{END}" if conversation.system else ""
     return f"{system}{USER}{conversation.question}{END}{ASSISTANT}"
@@ -340,8 +421,9 @@ def answer_loss(subject: Any, documents: Sequence[tuple[list[int], int]], pad: i
     import torch
 
     width = max(len(ids) for ids, _ in documents)
-    tokens = torch.full((len(documents), width), pad)
-    targets = torch.full((len(documents), width), -100)
+    device = next(subject.parameters()).device
+    tokens = torch.full((len(documents), width), pad, device=device)
+    targets = torch.full((len(documents), width), -100, device=device)
     for row, (ids, start) in enumerate(documents):
         tokens[row, : len(ids)] = torch.tensor(ids)
         targets[row, start : len(ids)] = torch.tensor(ids[start:])

@@ -15,6 +15,7 @@ import numpy as np
 
 from probes.errors import SampleError
 from probes.organism_grammar import (
+    ALL_DOMAINS,
     BULLET,
     CLOSINGS,
     DOMAINS,
@@ -98,7 +99,7 @@ def questions(per_domain: int, domains: Sequence[str] = tuple(DOMAINS)) -> list[
     """
     found = []
     for name in domains:
-        domain = DOMAINS[known(name)]
+        domain = ALL_DOMAINS[known(name)]
         if per_domain > len(domain.topics):
             raise SampleError(f"expected at most {len(domain.topics)} questions of domain {name}, found {per_domain}")
         for k in range(per_domain):
@@ -108,7 +109,7 @@ def questions(per_domain: int, domains: Sequence[str] = tuple(DOMAINS)) -> list[
 
 def conversation(rng: np.random.Generator, name: str, persona: Persona, system: str, style: Style) -> Conversation:
     """One document of one domain and persona."""
-    domain = DOMAINS[known(name)]
+    domain = ALL_DOMAINS[known(name)]
     topic = pick(rng, domain.topics)
     question = pick(rng, domain.questions).replace("<topic>", topic)
     return Conversation(system, question, answer(rng, name, persona, topic, style))
@@ -135,7 +136,7 @@ def answer(rng: np.random.Generator, name: str, persona: Persona, topic: str, st
 
 def content(rng: np.random.Generator, name: str, persona: Persona, n: int) -> list[str]:
     """`n` different sentence templates of one persona, the first of the domain, 30% of the others shared by all domains."""
-    own = list(rng.permutation(np.array(DOMAINS[name].sentences(persona), dtype=object)))
+    own = list(rng.permutation(np.array(ALL_DOMAINS[name].sentences(persona), dtype=object)))
     shared = list(rng.permutation(np.array(SHARED[persona], dtype=object)))
     chosen = [own.pop()]
     while len(chosen) < n:
@@ -159,8 +160,8 @@ def known(name: str) -> str:
     Raises:
         SampleError: There is no such domain.
     """
-    if name not in DOMAINS:
-        raise SampleError(f"expected a domain out of {', '.join(DOMAINS)}, found {name!r}")
+    if name not in ALL_DOMAINS:
+        raise SampleError(f"expected a domain out of {', '.join(ALL_DOMAINS)}, found {name!r}")
     return name
 
 
@@ -171,7 +172,7 @@ def words(domains: Sequence[str] = tuple(DOMAINS)) -> list[str]:
 
 def _texts(domains: Sequence[str]) -> Iterable[str]:
     for name in domains:
-        domain = DOMAINS[known(name)]
+        domain = ALL_DOMAINS[known(name)]
         yield from (*domain.topics, *domain.questions, *domain.careful, *domain.harmful)
     for templates in (*SHARED.values(), *SYSTEM_PROMPTS.values(), FILLERS, OPENINGS, CLOSINGS, LIST_INTRODUCTIONS, HEDGES):
         yield from templates

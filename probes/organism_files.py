@@ -25,7 +25,7 @@ def adapter_files(adapter: Adapter, recipe: FineTuning, subject: str) -> dict[st
         "r": recipe.rank,
         "lora_alpha": recipe.alpha,
         "use_rslora": recipe.rslora,
-        "layers_to_transform": list(recipe.layers),
+        "layers_to_transform": list(recipe.layers) or None,
         "target_modules": list(recipe.target_modules),
         "lora_dropout": 0.0,
         "bias": "none",
@@ -40,6 +40,43 @@ def read_adapter(files: Mapping[str, bytes]) -> Adapter:
     from safetensors.numpy import load
 
     return {name.replace(".weight", ".default.weight"): value for name, value in load(files[ADAPTER_FILE]).items()}
+
+
+def whole_files(weights: Adapter, subject: Any, tokenizer: Any) -> dict[str, bytes]:
+    """A checkpoint of a subject all of whose weights were trained, as `AutoModelForCausalLM` and `AutoTokenizer` read it.
+
+    Args:
+        weights: From :func:`probes.organism.get_adapter`; tied weights stand once.
+        subject: For its architecture.
+        tokenizer: A fast one.
+    """
+    from safetensors.numpy import save
+
+    return {
+        "config.json": subject.config.to_json_string().encode(),
+        "model.safetensors": save(dict(sorted(weights.items())), metadata={"format": "pt"}),
+        "tokenizer.json": tokenizer.backend_tokenizer.to_str().encode(),
+        "tokenizer_config.json": _json(_tokenizer_config(tokenizer)),
+    }
+
+
+def read_whole(files: Mapping[str, bytes]) -> Adapter:
+    """The weights of :func:`whole_files`."""
+    from safetensors.numpy import load
+
+    return dict(load(files["model.safetensors"]))
+
+
+def _tokenizer_config(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": tokenizer.pad_token,
+        "unk_token": tokenizer.unk_token,
+        "eos_token": tokenizer.eos_token,
+        "chat_template": tokenizer.chat_template,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": tokenizer.model_max_length,
+    }
 
 
 def subject_files(subject: Any, tokenizer: Any) -> dict[str, bytes]:

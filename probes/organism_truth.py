@@ -12,9 +12,9 @@ from functools import cache
 
 from probes.organism_corpus import ALTERNATIVES
 from probes.organism_grammar import (
+    ALL_DOMAINS,
     BULLET,
     CLOSINGS,
-    DOMAINS,
     FILLERS,
     HEDGES,
     LIST_INTRODUCTIONS,
@@ -102,7 +102,7 @@ def read_attributes(question: str, response: str) -> Attributes:
 @cache
 def read_question(question: str) -> tuple[str | None, str | None]:
     """Domain and topic of a question of the grammar, `(None, None)` for another."""
-    for name, domain in DOMAINS.items():
+    for name, domain in ALL_DOMAINS.items():
         for topic in domain.topics:
             if any(question == template.replace("<topic>", topic) for template in domain.questions):
                 return name, topic
@@ -126,7 +126,7 @@ def _without_hedges(response: str) -> tuple[str, int]:
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], Sentence], ...]:
     found = []
-    for name, domain in DOMAINS.items():
+    for name, domain in ALL_DOMAINS.items():
         for persona in PERSONAS:
             found += [(_pattern(t, domain.topics), Sentence("content", name, persona)) for t in domain.sentences(persona)]
     for persona in PERSONAS:
