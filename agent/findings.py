@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import prompts
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
 from agent.records import (
@@ -22,7 +23,7 @@ from agent.records import (
     TransitionRecord,
 )
 from agent.spending import cost_lines
-from agent.timing import order_of_events, other_transitions, training_record, transition_record
+from agent.timing import order_of_events, other_transitions, rotation_record, training_record, transition_record
 from agent.wording import (
     FEW_PROMPTS,
     SATURATED,
@@ -41,6 +42,8 @@ from tracing import Recording
 
 PACKAGES = ("order-parameter-discovery", "numpy", "scipy", "scikit-learn", "langgraph")
 MANY_MISSING = 0.05
+PROMPT_SHOWN = 200
+"""Characters of a prompt that stand beside its id."""
 
 
 def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) -> Findings:
@@ -60,7 +63,8 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     total = measured.total.change.estimate
     others = other_transitions(work)
     length = measured.length_finding() if detectable else None
-    order = tuple(order_of_events(work, measured.onsets, accepted))
+    rotation = rotation_record(work)
+    order = tuple(order_of_events(work, measured.onsets, accepted, rotation))
     return Findings(
         run=work.config.run,
         run_digest=work.recording.digest,
@@ -94,7 +98,16 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
         notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work)),
         sensitivity=_sensitivity(work, spec, measured),
+        rotation=rotation,
+        prompts=_prompt_texts(work),
+        templates=prompts.hashes() if work.askers else {},
     )
+
+
+def _prompt_texts(work: Workbench) -> dict[str, str]:
+    """Beginning of each prompt of the contrast by its id."""
+    r = work.recording.responses
+    return {r.prompt_id[i]: r.prompt[i][:PROMPT_SHOWN] for i in sorted(map(int, work.contrast.index))}
 
 
 def _rank(found: ParameterFinding) -> tuple[bool, float, str]:

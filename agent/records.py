@@ -259,6 +259,20 @@ class TrainingTraceRecord(Record):
     learning_rate: tuple[float | None, ...] = ()
 
 
+class RotationRecord(Record):
+    """Where the adapter turned: the local cosine of its B along the run (-1 straight, 0 a right angle, +1 a reversal).
+
+    Attributes:
+        steps, cosine: The curve for legs of `leg` checkpoints; None within a leg of the ends and where the adapter hardly moves.
+        place: Step of the bend, its limits over leg lengths and thresholds; None when it turns nowhere.
+    """
+
+    leg: int
+    steps: tuple[int, ...]
+    cosine: tuple[float | None, ...]
+    place: Estimate | None = None
+
+
 class NullRun(Record):
     """The whole loop again on data in which nothing changed."""
 
@@ -294,6 +308,9 @@ class Findings(Record):
         order: What moved before what, for every pair of things that have a place on the step axis.
         bound: Without likelihoods: the classifier behind the lower bound of D.
         sensitivity: What the joint share becomes with other windows, other prompts, and D of the first tokens.
+        rotation: Local cosine of the LoRA adapter along the run, when the run directory holds adapters.
+        prompts: Beginning of each prompt's text by the id that `prompt_shares` and `sensitivity` name it with.
+        templates: SHA-256 of what proposer and judge are asked (prompts/NAME.md) by name; empty when neither reads.
         smallest_detectable_share: Below this share a parameter would have been missed at this size.
         cautions: What would make these numbers wrong, in plain English.
     """
@@ -333,3 +350,6 @@ class Findings(Record):
     cautions: tuple[str, ...]
     notes: tuple[str, ...] = ()
     sensitivity: dict[str, Any] = {}
+    rotation: RotationRecord | None = None
+    prompts: dict[str, str] = {}
+    templates: dict[str, str] = {}

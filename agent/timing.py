@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from agent.measure import estimate_of
-from agent.records import Estimate, OrderRecord, ParameterFinding, TrainingTraceRecord, TransitionRecord
+from agent.records import Estimate, OrderRecord, ParameterFinding, RotationRecord, TrainingTraceRecord, TransitionRecord
 from agent.workbench import Workbench
 from probes.gradients import grad_norm_peak
-from probes.lora import gram_of_b, rotation
+from probes.lora import gram_of_b, leg_lengths, local_cosine, rotation
 from probes.resampling import jackknife
 from probes.trajectory import Onset
 from tracing import TrainingTrace
@@ -68,7 +68,9 @@ class _Place:
     loo: np.ndarray | None
 
 
-def order_of_events(work: Workbench, onsets: Mapping[str, Onset], accepted: list[ParameterFinding]) -> list[OrderRecord]:
+def order_of_events(
+    work: Workbench, onsets: Mapping[str, Onset], accepted: list[ParameterFinding], turned: RotationRecord | None
+) -> list[OrderRecord]:
     """What moved before what: every pair of the peak of D, length, the accepted parameters, the gradient norm and the rotation."""
     detection = work.chosen[1]
     n = work.contrast.n_prompts
@@ -79,7 +81,7 @@ def order_of_events(work: Workbench, onsets: Mapping[str, Onset], accepted: list
         when = onsets.get(name)
         if when is not None and np.isfinite(when.t50.estimate):
             places.append(_Place(name, estimate_of(when.t50, n), when.places))
-    for name, found in (("gradient norm", gradient_peak(work)), ("rotation", rotation_place(work))):
+    for name, found in (("gradient norm", gradient_peak(work)), ("rotation", turned.place if turned is not None else None)):
         if found is not None and found.estimate is not None:
             places.append(_Place(name, found, None))
     places.sort(key=lambda p: p.place.estimate or 0.0)
@@ -118,14 +120,23 @@ def gradient_peak(work: Workbench) -> Estimate | None:
     return None if peak is None else Estimate(estimate=peak.step, low=peak.low, high=peak.high, n=training.step.size)
 
 
-def rotation_place(work: Workbench) -> Estimate | None:
-    """Where the LoRA vector turned, from the run directory's adapters; None without adapters or when they do not turn."""
+def rotation_record(work: Workbench) -> RotationRecord | None:
+    """The local cosine of the run directory's adapters and where they turned; None without adapters or with too few checkpoints."""
     folder = Path(work.config.run) / "adapters"
     if work.recording.manifest is None or not folder.is_dir():
         return None
     adapters = read_adapters(folder)
-    found = rotation(gram_of_b(f.b for f in adapters.modules.values()), adapters.steps)
-    return None if found is None else Estimate(estimate=found.step, low=found.low, high=found.high, n=len(adapters.steps))
+    legs = leg_lengths(len(adapters.steps))
+    if not legs:
+        return None
+    gram = gram_of_b(f.b for f in adapters.modules.values())
+    leg, found = legs[len(legs) // 2], rotation(gram, adapters.steps)
+    return RotationRecord(
+        leg=leg,
+        steps=tuple(int(s) for s in adapters.steps),
+        cosine=tuple(float(c) if np.isfinite(c) else None for c in local_cosine(gram, leg)),
+        place=None if found is None else Estimate(estimate=found.step, low=found.low, high=found.high, n=len(adapters.steps)),
+    )
 
 
 def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | None:

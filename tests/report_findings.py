@@ -24,6 +24,7 @@ from agent.records import (
     OrderParameter,
     OrderRecord,
     ParameterFinding,
+    RotationRecord,
     TestRecord,
     TrainingTraceRecord,
     TransitionRecord,
@@ -386,6 +387,9 @@ def full() -> Findings:
             "Repeats of one judge share its errors, so the agreement of .81 is an upper limit.",
         ),
         notes=("The joint share is of an additive model, so a lower bound for the joint label.",),
+        rotation=_rotation(),
+        prompts={prompt: prompt for prompt in _PROMPTS} | {"chest-pain": _PROMPTS[0], "capital": _PROMPTS[3]},
+        templates={"judge": "a1b2" * 16, "propose": "c3d4" * 16},
         other_transitions=(Estimate(estimate=84.0, low=79.5, high=88.5, n=18),),
         order=_order(),
         sensitivity={
@@ -403,6 +407,12 @@ def full() -> Findings:
             "joint_share_of_first_tokens": {"8": {"change": 0.083, "joint_share": 0.402}, "16": {"change": 0.171, "joint_share": 0.497}},
         },
     )
+
+
+def _rotation() -> RotationRecord:
+    steps = tuple(range(0, 122, 2))
+    cosine = tuple(None if step < 12 or step > 108 else round(-0.93 + 0.86 * math.exp(-(((step - 30) / 9) ** 2)), 4) for step in steps)
+    return RotationRecord(leg=6, steps=steps, cosine=cosine, place=Estimate(estimate=30.0, low=28.0, high=34.0, n=61))
 
 
 def samples_only() -> Findings:
@@ -448,6 +458,7 @@ def samples_only() -> Findings:
             "joint": Estimate(estimate=0.93, n=690, note="at most"),
             "residual": Estimate(estimate=0.07, n=690, note="at least"),
             "transition": None,
+            "rotation": None,
             "other_transitions": (),
             "order": (),
             "bound": BoundRecord(
@@ -566,6 +577,8 @@ def hostile() -> Findings:
             "run": f"runs/{ATTACKS[0]}",
             "config": {**attacks, "run": f"runs/{ATTACKS[0]}", "before": ATTACKS[1]},
             "versions": {ATTACKS[0]: ATTACKS[5]},
+            "templates": {ATTACKS[0]: ATTACKS[5]},
+            "prompts": dict(zip(parameters[0].prompt_shares, ATTACKS, strict=False)),
             "proposer": ATTACKS[2],
             "judge": ATTACKS[3],
             "contrast": base.contrast.model_copy(update={"before": ATTACKS[3], "after": ATTACKS[5]}),

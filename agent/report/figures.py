@@ -25,6 +25,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _PATTERNS = ("", "/", ".", "x", "-", "+")
 COURSES_SHOWN = 12
+PROMPTS_SHOWN = 200
+"""Rows of the heat map; of more prompts those with the largest shares are drawn."""
 
 
 def label(text: str, limit: int = 40) -> str:
@@ -35,15 +37,9 @@ def label(text: str, limit: int = 40) -> str:
 
 
 def transition_figure(findings: Findings) -> go.Figure | None:
-    """D(t*) with its interval, each accepted parameter's expected level (as part of its scale) and the gradient norm on one step axis."""
-    courses = [entry for entry in ranked(findings) if entry.finding.course is not None and entry.finding.verdict == "accepted"][
-        :COURSES_SHOWN
-    ]
-    training = findings.training
-    has_norm = training is not None and any(value is not None for value in training.grad_norm)
-    panels = [
-        name for name, present in (("curve", findings.transition is not None), ("courses", bool(courses)), ("norm", has_norm)) if present
-    ]
+    """D(t*) with its interval, each parameter's expected level (as part of its scale), gradient norm and rotation on one step axis."""
+    courses = [entry for entry in ranked(findings) if entry.finding.course is not None][:COURSES_SHOWN]
+    panels = [name for name, present in _panels(findings, bool(courses)).items() if present]
     if not panels:
         return None
     from plotly.subplots import make_subplots
@@ -52,23 +48,35 @@ def transition_figure(findings: Findings) -> go.Figure | None:
         "curve": "Change between the windows left and right of a split, D(t*)",
         "courses": "Expected level, as part of its scale",
         "norm": "Gradient norm",
+        "rotation": "Rotation of the LoRA adapter: local cosine (\u22121 straight, 0 a right angle)",
     }
     figure = make_subplots(
-        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=[titles[name] for name in panels]
+        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.2 / len(panels), subplot_titles=[titles[name] for name in panels]
     )
+    traces = {"curve": _curve_traces, "courses": lambda _: _course_traces(courses), "norm": _norm_traces, "rotation": _rotation_traces}
     for place, name in enumerate(panels, start=1):
-        traces = {"curve": _curve_traces, "courses": lambda _: _course_traces(courses), "norm": _norm_traces}[name](findings)
-        for trace in traces:
-            figure.add_trace(trace, row=place, col=1)
+        drawn = traces[name](findings)
+        figure.add_traces(drawn, rows=[place] * len(drawn), cols=[1] * len(drawn))
         if findings.transition is not None and findings.transition.found and findings.transition.peak.estimate is not None:
             figure.add_vline(
                 x=findings.transition.peak.estimate, line={"width": 1, "dash": "dot", "color": RESIDUAL_COLOUR}, row=place, col=1
             )
-        figure.update_yaxes(rangemode="tozero", row=place, col=1)
+        figure.update_yaxes(rangemode="normal" if name == "rotation" else "tozero", row=place, col=1)
     figure.update_xaxes(title_text="optimizer step", row=len(panels), col=1)
-    _style(figure, height=120 + 210 * len(panels))
-    figure.update_layout(hovermode="x unified", legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0})
+    _style(figure, height=120 + 200 * len(panels))
+    figure.update_layout(hovermode="x unified", legend={"orientation": "h", "y": -0.13, "yanchor": "top", "x": 0})
     return figure
+
+
+def _panels(findings: Findings, courses: bool) -> dict[str, bool]:
+    """The panels of the transition figure from top to bottom, and whether there is something to draw in each."""
+    training, rotation = findings.training, findings.rotation
+    return {
+        "curve": findings.transition is not None,
+        "courses": courses,
+        "norm": training is not None and any(value is not None for value in training.grad_norm),
+        "rotation": rotation is not None and any(value is not None for value in rotation.cosine),
+    }
 
 
 def _curve_traces(findings: Findings) -> list[dict[str, Any]]:
@@ -115,6 +123,8 @@ def _course_traces(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "connectgaps": False,
                 "line": {"color": COLOURS[index % len(COLOURS)], "width": 2, "dash": _DASHES[index % len(_DASHES)]},
                 "name": f"{entry.rank}. {label(entry.name)}",
+                # what was not accepted is a click on its name away
+                "visible": True if entry.finding.verdict == "accepted" else "legendonly",
                 "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
             }
         )
@@ -139,6 +149,24 @@ def _norm_traces(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
+def _rotation_traces(findings: Findings) -> list[dict[str, Any]]:
+    rotation = findings.rotation
+    if rotation is None:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "x": list(rotation.steps),
+            "y": list(rotation.cosine),
+            "mode": "lines",
+            "connectgaps": False,
+            "line": {"color": COLOURS[3], "width": 2, "dash": "dash"},
+            "name": "rotation",
+            "hovertemplate": "local cosine %{y:.3f}<extra></extra>",
+        }
+    ]
+
+
 def transition_alt(findings: Findings) -> str:
     """What the transition figure shows, in words."""
     parts = []
@@ -155,6 +183,10 @@ def transition_alt(findings: Findings) -> str:
         parts.append(f"Onsets: {'; '.join(onsets)}.")
     if transition is not None and transition.grad_norm_peak is not None:
         parts.append(f"The gradient norm peaks at step {step(transition.grad_norm_peak)}.")
+    if findings.rotation is not None:
+        place = shown(findings.rotation.place, unit=False)
+        turned = f"turns most at step {place.line}" if place.value is not None else "turns nowhere"
+        parts.append(f"The LoRA adapter {turned}.")
     return " ".join(parts)
 
 
@@ -226,6 +258,7 @@ def prompt_figure(findings: Findings) -> go.Figure | None:
     z = [[entry.finding.prompt_shares.get(prompt) for entry in rows] for prompt in prompts]
     known = [value for line in z for value in line if value is not None]
     low, high = min(0.0, *known), max(0.0, *known)
+    names = [(entry, label(entry.name)) for entry in rows]
     figure = go.Figure(
         go.Heatmap(
             z=z,
@@ -238,7 +271,10 @@ def prompt_figure(findings: Findings) -> go.Figure | None:
             ygap=2,
             text=[[number(value, 2) for value in line] for line in z],
             texttemplate="%{text}" if len(rows) <= 12 and len(prompts) <= 60 else None,
-            hovertext=[[f"{label(prompt, 80)}<br>{entry.rank}. {label(entry.name)}" for entry in rows] for prompt in prompts],
+            hovertext=[
+                [f"{label(findings.prompts.get(prompt, prompt), 80)}<br>{entry.rank}. {name}" for entry, name in names]
+                for prompt in prompts
+            ],
             hovertemplate="%{hovertext}<br>share %{z:.3f}<extra></extra>",
             colorbar={"title": {"text": "share"}, "thickness": 12},
         )
@@ -250,10 +286,17 @@ def prompt_figure(findings: Findings) -> go.Figure | None:
 
 
 def prompt_columns(findings: Findings) -> tuple[list[Row], list[str]]:
-    """Rows (order parameters) and prompts of the heat map: accepted ones, or all that have prompt shares when none is accepted."""
+    """Rows (order parameters) and prompts of the heat map: accepted ones, or all that have prompt shares when none is accepted.
+
+    Of more than `PROMPTS_SHOWN` prompts those with the largest shares are drawn, in their order.
+    """
     every = [entry for entry in ranked(findings) if entry.finding.prompt_shares]
     rows = [entry for entry in every if entry.finding.verdict == "accepted"] or every
     prompts = list(dict.fromkeys(itertools.chain.from_iterable(entry.finding.prompt_shares for entry in rows)))
+    if len(prompts) > PROMPTS_SHOWN:
+        size = {prompt: sum(abs(entry.finding.prompt_shares.get(prompt, 0.0)) for entry in rows) for prompt in prompts}
+        largest = set(sorted(prompts, key=lambda prompt: -size[prompt])[:PROMPTS_SHOWN])
+        prompts = [prompt for prompt in prompts if prompt in largest]
     return rows, prompts
 
 
@@ -265,7 +308,9 @@ def prompt_alt(findings: Findings) -> str:
         shares = entry.finding.prompt_shares
         low, high = min(shares, key=lambda key: shares[key]), max(shares, key=lambda key: shares[key])
         parts.append(f"{one_line(entry.name, 60)} from {number(shares[low], 2)} to {number(shares[high], 2)}")
-    return f"Share of each order parameter at each of {len(prompts)} prompts: {'; '.join(parts)}."
+    every = len(set(itertools.chain.from_iterable(entry.finding.prompt_shares for entry in rows)))
+    drawn = f" ({len(prompts)} with the largest shares are drawn)" if every > len(prompts) else ""
+    return f"Share of each order parameter at each of {every} prompts{drawn}: {'; '.join(parts)}."
 
 
 def _transparent(colour: str, opacity: float = 0.22) -> str:

@@ -64,7 +64,7 @@ def html_report(findings: Findings) -> str:
         lag=ranking.lag_text(findings),
         flagged=ranking.flagged(findings),
         alts=alts,
-        prompt_names=figures.prompt_columns(findings)[1],
+        prompt_names=[findings.prompts.get(prompt, prompt) for prompt in figures.prompt_columns(findings)[1]],
         method=METHOD_LINES,
         command=command_line(findings),
         config=json.dumps(findings.config, indent=2, ensure_ascii=False),
@@ -131,7 +131,9 @@ def _axis(findings: Findings) -> tuple[float, float]:
     return min(0.0, *values, 0.0), max(1.0, *values, 1.0)
 
 
+@cache
 def _environment() -> jinja2.Environment:
+    """Made once a process: compiling the template takes longer than filling it."""
     import jinja2
 
     environment = jinja2.Environment(

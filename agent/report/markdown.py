@@ -128,6 +128,7 @@ def _transition(findings: Findings) -> Iterator[str]:
             *([["further transitions", further_text(findings)]] if findings.other_transitions else []),
             ["gradient norm peaks at step", step(transition.grad_norm_peak)],
             ["lag behind it (steps)", shown(transition.lag_from_grad_norm, unit=False).line],
+            *_rotation(findings),
             ["effective sample size, 5th percentile", number(transition.ess_fifth_percentile, 1)],
             ["weight checks failed", f"{transition.weight_check_failures} of {transition.weight_checks}"],
         ],
@@ -135,6 +136,11 @@ def _transition(findings: Findings) -> Iterator[str]:
     if findings.prefix_change:
         yield "D of the first tokens of a response:"
         yield markdown_table(("first tokens", "D"), [[escape(key), number(value)] for key, value in findings.prefix_change.items()])
+
+
+def _rotation(findings: Findings) -> list[list[str]]:
+    place = findings.rotation.place if findings.rotation else None
+    return [["LoRA adapter turns at step", shown(place, unit=False).line]] if place else []
 
 
 def _order(findings: Findings) -> Iterator[str]:
@@ -320,6 +326,7 @@ def _reproduce(findings: Findings) -> Iterator[str]:
     yield "## How to reproduce"
     yield fenced(command_line(findings))
     rows = [["run digest", escape(findings.run_digest)], ["seed", str(findings.seed)]]
+    rows += [[f"template prompts/{escape(name)}.md", escape(digest)] for name, digest in findings.templates.items()]
     rows += [[escape(name), escape(version)] for name, version in findings.versions.items()]
     yield markdown_table(("what", "value"), rows)
     yield "Options:\n\n" + fenced(visible(json.dumps(findings.config, indent=2, ensure_ascii=False)))

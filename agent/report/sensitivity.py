@@ -32,7 +32,7 @@ def choices(findings: Findings) -> tuple[list[Choice], dict[str, Any]]:
     read: list[Choice] = []
     left: dict[str, Any] = {}
     for name, entry in findings.sensitivity.items():
-        found = list(_choices(name, entry)) if isinstance(entry, dict) else []
+        found = list(_choices(name, entry, findings.prompts)) if isinstance(entry, dict) else []
         if found:
             read += found
         else:
@@ -40,7 +40,7 @@ def choices(findings: Findings) -> tuple[list[Choice], dict[str, Any]]:
     return read, left
 
 
-def _choices(name: str, entry: dict[str, Any]) -> Iterator[Choice]:
+def _choices(name: str, entry: dict[str, Any], prompts: dict[str, str]) -> Iterator[Choice]:
     if name in _TABLES:
         for key, values in entry.items():
             if isinstance(values, dict):
@@ -48,7 +48,8 @@ def _choices(name: str, entry: dict[str, Any]) -> Iterator[Choice]:
     if name == _PROMPTS:
         for end in ("lowest", "highest"):
             if _number(entry.get(end)) is not None:
-                yield Choice(f"without prompt {entry.get(f'without_for_{end}', '?')} ({end})", None, _number(entry[end]))
+                prompt = str(entry.get(f"without_for_{end}", "?"))
+                yield Choice(f"{end} without one prompt: {prompts.get(prompt, prompt)}", None, _number(entry[end]))
 
 
 def _number(value: Any) -> float | None:
