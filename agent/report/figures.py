@@ -208,7 +208,7 @@ def decomposition_figure(findings: Findings) -> go.Figure | None:
     if unique_known and findings.joint is not None and findings.joint.estimate is not None:
         common = findings.joint.estimate - sum(entry.unique.value or 0.0 for entry in rows)
         figure.add_trace(_bar([bars[1]], [common], "explained by more than one", "#F0E442", "/"))
-    figure.add_trace(_bar(bars, [findings.residual.estimate] * len(bars), "residual: not explained", RESIDUAL_COLOUR, "."))
+    figure.add_trace(_bar(bars, [findings.residual.estimate] * len(bars), "residual: not explained", "#646b75", ""))
     _style(figure, height=210 + 60 * len(bars) + 12 * len(rows))
     figure.update_layout(
         barmode="relative", bargap=0.35, legend={"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "traceorder": "normal"}
