@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agent.bench_problems import Problem
-from agent.config import RunConfig, make_config
+from agent.config import RaceChoice, RunConfig, make_config
 from agent.graph import run_loop
 from agent.llm.scripted import ScriptedJudge, ScriptedProposer
 from agent.records import OrderParameter
@@ -34,18 +34,19 @@ Row = dict[str, Any]
 """What one problem gave, as plain values: one line of `results.jsonl`."""
 
 
-def bench_config(problem: Problem, n_permutations: int) -> RunConfig:
+def bench_config(problem: Problem, n_permutations: int, race: RaceChoice = "auto") -> RunConfig:
     """The loop's defaults, except that it never stops because enough is explained: every candidate gets its chance."""
     sides = {} if problem.world.cell.likelihoods else {"before": "before", "after": "after"}
-    return make_config(run=problem.id, seed=problem.seed, n_permutations=n_permutations, residual=0.0, memory="off", **sides)
+    return make_config(run=problem.id, seed=problem.seed, n_permutations=n_permutations, residual=0.0, memory="off", race=race, **sides)
 
 
-def solve(problem: Problem, n_permutations: int = 2000) -> Row:
+def solve(problem: Problem, n_permutations: int = 2000, race: RaceChoice = "auto") -> Row:
     """Run the loop and hold everything it says against the truth.
 
     Args:
         problem: What is to be found.
         n_permutations: Of each test.
+        race: Whether candidates may be given up before they are read to the end.
 
     Returns:
         Verdict on every candidate, estimates with truth and interval, onsets, judge calls, seconds.
@@ -53,7 +54,7 @@ def solve(problem: Problem, n_permutations: int = 2000) -> Row:
     judge = ScriptedJudge(problem.script)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        config = bench_config(problem, n_permutations)
+        config = bench_config(problem, n_permutations, race)
         work = Workbench(problem.recording, config, Path(folder), ScriptedProposer(problem.script), judge)
         state = run_loop(work)
         row = _row(problem, work, dict(state))
@@ -68,7 +69,7 @@ def _row(problem: Problem, work: Workbench, state: dict[str, Any]) -> Row:
     spec = work.chosen[0]
     windows = (spec.left, spec.right) if spec.left else ((0,), (1,))
     exact = problem.world.shares(*windows)
-    tested = [j for j in sorted(tests) if problem.planted[j].kind == "true"]
+    tested = [j for j in sorted(tests) if problem.planted[j].kind == "true" and tests[j]["p_value"] is not None]
     return {
         "problem": problem.id,
         "cell": problem.world.cell.name,

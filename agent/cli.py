@@ -114,6 +114,7 @@ def discover(
     min_share: Annotated[float, typer.Option("--min-share", help="Smallest gain in share that counts.")] = 0.02,
     min_change: Annotated[float, typer.Option("--min-change", help="Lower limit of D needed before shares are printed.")] = 0.01,
     memory: Annotated[str | None, typer.Option("--memory", metavar="DIR", help="Memory of order parameters; 'off' for none.")] = None,
+    race: Annotated[str, typer.Option("--race", metavar="WHEN", help="Give up hopeless candidates early: auto, on or off.")] = "auto",
     null: Annotated[str, typer.Option("--null", metavar="KIND", help="Rerun the loop on nulls: none, permute or split.")] = "none",
     null_runs: Annotated[int, typer.Option("--null-runs", help="How many null runs.")] = 5,
     budget_usd: Annotated[float | None, typer.Option("--budget-usd", metavar="USD", help="Most dollars for LLM roles.")] = None,
@@ -168,6 +169,7 @@ def discover(
         min_share=min_share,
         min_change=min_change,
         memory=memory,
+        race=race,
         null=null,
         null_runs=null_runs,
     )

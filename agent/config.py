@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agent.errors import ConfigError
 
 ContrastChoice = Literal["auto", "window", "ends", "split", "sides"]
+RaceChoice = Literal["auto", "on", "off"]
 NullKind = Literal["none", "permute", "split"]
 
 
@@ -37,6 +38,8 @@ class RunConfig(BaseModel):
         evidence_pairs: Same-prompt pairs shown to a proposer that reads.
         memory: Folder or address of the memory, or "off".
         hypotheses: The user's own order parameters (a TOML file), tested first, in a family of their own.
+        race: Whether candidates that show too little on the propose half are given up before they are read to the end; `auto`: where
+            reading is paid for. Human hypotheses are always read to the end.
         null: Also rerun the whole loop on data in which nothing changed, `null_runs` times.
     """
 
@@ -64,6 +67,7 @@ class RunConfig(BaseModel):
     evidence_pairs: int = Field(12, ge=1)
     memory: str | None = None
     hypotheses: str | None = None
+    race: RaceChoice = "auto"
     null: NullKind = "none"
     null_runs: int = Field(5, ge=1, le=1000)
 

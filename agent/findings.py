@@ -11,6 +11,7 @@ import numpy as np
 import prompts
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
+from agent.racing import was_given_up
 from agent.records import (
     BoundRecord,
     ContrastRecord,
@@ -53,7 +54,8 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     measured = Measurement(work, work.get(state["accepted"]))
     contrast = contrast_record(work, spec)
     detectable = bool(state["detectable"]) and (measured.total.printable or bool(state["accepted"]))
-    parameters = [measured.finding(p, last.get(p.id)) for p in work.get([*state["accepted"], *state["rejected"]])] if detectable else []
+    tested = work.get([*state["accepted"], *state["rejected"]]) if detectable else []
+    parameters = [_finding(measured, p, last.get(p.id)) for p in tested]
     parameters.sort(key=_rank)
     transition = transition_record(work)
     accepted = [p for p in parameters if p.verdict == "accepted"]
@@ -108,6 +110,10 @@ def _prompt_texts(work: Workbench) -> dict[str, str]:
     """Beginning of each prompt of the contrast by its id."""
     r = work.recording.responses
     return {r.prompt_id[i]: r.prompt[i][:PROMPT_SHOWN] for i in sorted(map(int, work.contrast.index))}
+
+
+def _finding(measured: Measurement, parameter: OrderParameter, test: TestRecord | None) -> ParameterFinding:
+    return measured.given_up(parameter, test) if test is not None and was_given_up(test) else measured.finding(parameter, test)
 
 
 def _rank(found: ParameterFinding) -> tuple[bool, float, str]:

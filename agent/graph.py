@@ -75,7 +75,8 @@ def _goes_on(where: str) -> Callable[[LoopState], str]:
 def _fan_out(state: LoopState) -> list[Send] | str:
     if not state["candidates"]:
         return "nothing_to_judge"
-    return [Send("judge", {"parameter_id": i}) for i in state["candidates"]]
+    shared = {"round": state["round"], "n_candidates": len(state["candidates"]), "accepted": state["accepted"]}
+    return [Send("judge", {"parameter_id": i, **shared}) for i in state["candidates"]]
 
 
 def run_loop(work: Workbench, thread: str | None = None) -> LoopState:

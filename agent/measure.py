@@ -221,6 +221,19 @@ class Measurement:
             update["evidence"] = self.evidence(parameter)
         return out.model_copy(update=update)
 
+    def given_up(self, parameter: OrderParameter, test: TestRecord) -> ParameterFinding:
+        """A candidate that was not read to the end: nothing was measured."""
+        nothing = Estimate(estimate=None, n=test.n, note="not measured: given up before it was read to the end")
+        return ParameterFinding(
+            parameter=parameter,
+            round=test.round,
+            verdict="rejected",
+            reason=test.reason,
+            change=nothing,
+            share=nothing,
+            alpha=test.alpha,
+        )
+
     def _finding(
         self,
         parameter: OrderParameter,

@@ -15,6 +15,7 @@ from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
 from agent.hypotheses import load_hypotheses
 from agent.proposer import refusal_of
+from agent.racing import is_raced, race
 from agent.records import OrderParameter
 from agent.state import JudgeTask, LoopState
 from agent.workbench import Workbench
@@ -114,18 +115,21 @@ def screen(state: LoopState, work: Workbench) -> LoopState:
 
 
 def judge(task: JudgeTask, work: Workbench) -> LoopState:
-    """One branch of the fan-out: have every response of the contrast judged on one candidate."""
+    """One branch of the fan-out: have every response of the contrast judged on one candidate, unless it is given up on the way."""
     parameter = work.parameters[task["parameter_id"]]
-    asked = work.judge_all(parameter)
-    work.progress("judged", {"parameter": parameter.name, "responses": asked})
-    return {"judged": [parameter.id]}
+    given_up = race(work, parameter, task) if is_raced(work, parameter, task["round"]) else None
+    asked = 0 if given_up else work.judge_all(parameter)
+    work.progress("given up" if given_up else "judged", {"parameter": parameter.name, "responses": given_up.n if given_up else asked})
+    return {"judged": [parameter.id], "given_up": [given_up.model_dump(mode="json")] if given_up else []}
 
 
 def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     """Test the candidates on the confirm half and accept those that add to length and the accepted set."""
     turn = state["round"]
     rows = work.confirm_rows
-    candidates = {p.id: p for p in work.get(state["candidates"])}
+    offered = work.get(state["candidates"])
+    given_up = [t for t in state.get("given_up", []) if t["parameter_id"] in state["candidates"]]
+    candidates = {p.id: p for p in offered if p.id not in {t["parameter_id"] for t in given_up}}
     human = turn == 0
     config = work.config
     rule = Rule("human" if human else "agent", config.alpha if human else config.alpha / 2**turn, config.min_share, config.n_permutations)
@@ -138,23 +142,23 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
     all_accepted = [*state["accepted"], *accepted]
     # only rounds that somebody proposed for tell whether there is more to propose
-    proposed = any(p.origin == "agent" for p in candidates.values())
+    proposed = any(p.origin == "agent" for p in offered)
     empty_rounds = 0 if accepted else state["empty_rounds"] + proposed
     return {
         "accepted": all_accepted,
-        "rejected": [*state["rejected"], *(i for i in sorted(candidates) if i not in accepted)],
-        "tests": [t.model_dump(mode="json") for t in tests],
+        "rejected": [*state["rejected"], *(i for i in sorted(state["candidates"]) if i not in accepted)],
+        "tests": sorted([*(t.model_dump(mode="json") for t in tests), *given_up], key=lambda t: str(t["parameter_id"])),
         "empty_rounds": empty_rounds,
         "stopped": why_stop(work, turn, all_accepted, empty_rounds),
     }
 
 
 def second_readings(work: Workbench, accepted: list[OrderParameter]) -> list[np.ndarray]:
-    """Length and the accepted set on the confirm half, the accepted set judged once more."""
-    for parameter in accepted:
-        work.judge_all(parameter, repeat=1)
+    """Length and the accepted set on the confirm half, the accepted set judged there once more."""
     rows = work.confirm_rows
-    return [work.length_label[rows], *(work.labels(p, repeat=1)[rows] for p in accepted)]
+    for parameter in accepted:
+        work.judge_rows(parameter, rows, repeat=1)
+    return [work.length_label[rows], *(work.labels_at(p, rows, repeat=1) for p in accepted)]
 
 
 def why_stop(work: Workbench, turn: int, accepted: list[str], empty_rounds: int) -> str:

@@ -88,11 +88,9 @@ def _event(found: ParameterFinding, findings: Findings, work: Workbench) -> Memo
 
 
 def _labels(found: ParameterFinding, work: Workbench) -> dict[str, int | None]:
-    """Levels on the reference responses of this run: those whose text hashes come first."""
-    keys = [work.text_keys[i] for i in work.contrast.index]
-    levels = work.labels(found.parameter)
-    by_key = {key: None if level < 0 else int(level) for key, level in zip(keys, levels, strict=True)}
-    return dict(sorted(by_key.items())[:REFERENCE_RESPONSES])
+    """Levels on the reference responses of this run, of those that were read: those whose text hashes come first."""
+    read = work.levels_by_text(found.parameter)
+    return {key: read[key] for key in sorted(key for key, *_ in work.texts)[:REFERENCE_RESPONSES] if key in read}
 
 
 def change_signature(work: Workbench) -> dict[str, float]:

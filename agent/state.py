@@ -17,6 +17,7 @@ class LoopState(TypedDict, total=False):
         judged: Ids of parameters judged so far (added to by the parallel judge branches).
         accepted: Ids in the order of acceptance.
         rejected: Ids decided against.
+        given_up: Ledger lines of candidates that were given up before they were read to the end (added to by the judge branches).
         tests: Ledger lines, one per test made.
         empty_rounds: Rounds in a row without acceptance.
         stopped: Why the loop ended; empty while it runs.
@@ -29,12 +30,16 @@ class LoopState(TypedDict, total=False):
     judged: Annotated[list[str], operator.add]
     accepted: list[str]
     rejected: list[str]
+    given_up: Annotated[list[dict[str, Any]], operator.add]
     tests: Annotated[list[dict[str, Any]], operator.add]
     empty_rounds: int
     stopped: str
 
 
 class JudgeTask(TypedDict):
-    """One branch of the fan-out: a candidate to be judged."""
+    """One branch of the fan-out: a candidate to be judged, in which round, beside how many, and what was accepted before."""
 
     parameter_id: str
+    round: int
+    n_candidates: int
+    accepted: list[str]

@@ -144,8 +144,20 @@ class Workbench:
 
     def judge_all(self, parameter: OrderParameter, repeat: int = 0) -> int:
         """Have every distinct text judged that is not yet; returns how many were asked for now."""
+        return self._judge(parameter, self.texts, repeat)
+
+    def judge_rows(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0) -> int:
+        """The same for the texts of some rows of the contrast only."""
+        keys = dict.fromkeys(self.text_keys[i] for i in self.contrast.index[rows])
+        return self._judge(parameter, [self._text_of[key] for key in keys], repeat)
+
+    @cached_property
+    def _text_of(self) -> dict[str, Text]:
+        return {text[0]: text for text in self.texts}
+
+    def _judge(self, parameter: OrderParameter, texts: list[Text], repeat: int) -> int:
         known = self.store.get(self.judge.id, parameter.id, repeat)
-        missing = [text for text in self.texts if text[0] not in known]
+        missing = [text for text in texts if text[0] not in known]
         if missing:
             self.store.put_many(judgement_row(self.judge.id, j) for j in self.judge.judge(parameter, missing, repeat))
         return len(missing)
@@ -162,6 +174,17 @@ class Workbench:
             readings = self.readings(parameter, repeat)
             self._labels[key] = np.array([-1 if r["level"] is None else r["level"] for r in readings], dtype=np.int64)
         return self._labels[key]
+
+    def labels_at(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0) -> np.ndarray:
+        """`(m,)` levels of some rows of the contrast, -1 where missing; only these have to be judged."""
+        known = self.store.get(self.judge.id, parameter.id, repeat)
+        read = [known[self.text_keys[i]]["level"] for i in self.contrast.index[rows]]
+        return np.array([-1 if level is None else level for level in read], dtype=np.int64)
+
+    def levels_by_text(self, parameter: OrderParameter) -> dict[str, int | None]:
+        """Levels of the contrast's texts judged so far, by text key; None where missing."""
+        known = self.store.get(self.judge.id, parameter.id)
+        return {key: known[key]["level"] for key, *_ in self.texts if key in known}
 
     def missing(self, parameter: OrderParameter) -> Counter[str]:
         """How many judgements of the contrast's responses are not a level, by reason."""

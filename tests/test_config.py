@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "null": "permute",
     "null_runs": 7,
     "transition": 2,
+    "race": "on",
 }
 
 

@@ -34,6 +34,7 @@ class Asker:
     Attributes:
         provider: Who is asked.
         role: "proposer", "judge", ...; stands beside every answer in the store, for the ledger.
+        at_once: Whether answers come while one waits, so that what is asked next may depend on them.
         in_flight: Most requests at a time.
         pause: Seconds before unanswered requests are asked again; doubles each time.
         store: Where answers are kept; None before `keep_in`: nothing is kept.
@@ -45,6 +46,7 @@ class Asker:
 
     provider: Provider
     role: str
+    at_once: bool = True
     in_flight: int = 16
     pause: float = 1.0
     store: RequestStore | None = None
