@@ -45,3 +45,9 @@ class BudgetError(AgentError, RuntimeError):
     """The budget in money or calls is spent; nothing recorded is lost."""
 
     exit_code = 4
+
+
+class AwaitingError(AgentError, RuntimeError):
+    """Requests are written to files and answered elsewhere: the run has stopped, and goes on when the answers are there."""
+
+    exit_code = 5

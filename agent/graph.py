@@ -19,9 +19,10 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Send
+from langgraph.types import Send, interrupt
 
 from agent import nodes
+from agent.errors import AwaitingError
 from agent.state import LoopState
 from agent.workbench import Workbench
 
@@ -44,7 +45,7 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
         nodes.nothing_to_judge,
         nodes.report,
     ):
-        graph.add_node(node.__name__, _on_workbench(node))
+        graph.add_node(node.__name__, _on_workbench(node, stops=checkpointer is not None))
     graph.add_edge(START, "load")
     graph.add_edge("load", "detect")
     graph.add_conditional_edges("detect", _goes_on("hypotheses"), ["hypotheses", "report"])
@@ -58,9 +59,17 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
     return graph.compile(checkpointer=checkpointer)
 
 
-def _on_workbench(node: Callable[[Any, Workbench], LoopState]) -> Any:
+def _on_workbench(node: Callable[[Any, Workbench], LoopState], stops: bool) -> Any:
+    """The node as LangGraph calls it; where its answers come from elsewhere, the loop stops at an interrupt until they are there."""
+
     def run(state: Any, runtime: Runtime[Workbench]) -> LoopState:
-        return node(state, runtime.context)
+        while True:
+            try:
+                return node(state, runtime.context)
+            except AwaitingError as error:
+                if not stops:
+                    raise
+                interrupt({"waiting": str(error)})  # ends this call; taken up with a value, it returns, and the node looks again
 
     return run
 
@@ -88,6 +97,9 @@ def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
 
     Returns:
         The final state.
+
+    Raises:
+        AwaitingError: The loop stopped at an interrupt: answers are given elsewhere. Called again, it goes on.
     """
     config: RunnableConfig = {"recursion_limit": RECURSION_LIMIT}
     if thread is None:
@@ -101,4 +113,8 @@ def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
             return cast(LoopState, kept.values)  # killed after its last step: everything is written
         # an unfinished thread gets no new input: LangGraph goes on from its last step
         start: LoopState | None = None if kept.tasks else {}
-        return cast(LoopState, graph.invoke(start, config, context=work, durability="sync"))
+        final = graph.invoke(start, config, context=work, durability="sync")
+        stopped = [stop.value["waiting"] for task in graph.get_state(config).tasks for stop in task.interrupts]
+        if stopped:
+            raise AwaitingError(work.waiting() or "; ".join(stopped))
+        return cast(LoopState, final)

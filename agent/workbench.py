@@ -18,6 +18,7 @@ from agent.config import RunConfig
 from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
 from agent.judge import Judge, Text
 from agent.llm.asker import Asker
+from agent.llm.protocol import AnsweredElsewhere
 from agent.proposer import Proposer
 from agent.records import Findings, Judgement, OrderParameter
 from agent.remembered import Remembered, read_snapshot
@@ -68,6 +69,12 @@ class Workbench:
         """The roles that ask an LLM."""
         found = (getattr(role, "asker", None) for role in (self.proposer, self.judge))
         return [asker for asker in found if isinstance(asker, Asker)]
+
+    def waiting(self) -> str:
+        """What is waited for, where answers are given elsewhere; empty when nothing is."""
+        lines = (asker.provider.waiting() for asker in self.askers if isinstance(asker.provider, AnsweredElsewhere))
+        told = "; ".join(line for line in lines if line)
+        return told and f"{told}; then run the same command to go on"
 
     @cached_property
     def events(self) -> EventLog:

@@ -192,7 +192,7 @@ def test_a_mistake_in_typing_is_one_line(words: list[str], message: str, typed: 
         ("steps.jsonl", ["--window", "2"], "--window 2: expected at most 1 for 2 checkpoints"),
         ("steps.jsonl", ["--before", "0", "--after", "7"], "--after 7: step 7 is not recorded (recorded: 0, 1)"),
         ("steps.jsonl", ["--before", "base", "--after", "1"], "--before base: expected steps such as 0 or 0,10,20"),
-        ("sides.jsonl", ["--proposer", "gpt"], "--proposer gpt: expected embedded, scripted:FILE, anthropic:NAME or openai:NAME["),
+        ("sides.jsonl", ["--proposer", "gpt"], "--proposer gpt: expected embedded, scripted:FILE, anthropic:NAME, openai:NAME["),
         ("sides.jsonl", ["--judge", "scripted:none.toml"], "scripted:none.toml: expected a readable TOML file (No such file"),
         ("sides.jsonl", ["--hypotheses", "none.toml"], "--hypotheses none.toml: expected a readable TOML file (No such file"),
         ("sides.jsonl", ["--hypotheses", "{files}/broken.toml"], "broken.toml: expected TOML, found "),

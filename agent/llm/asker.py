@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any, Protocol
 
-from agent.errors import AgentError, BudgetError, ProviderError
-from agent.llm.protocol import Answer, Ask, BusyError, Provider, RejectedError, Request
+from agent.errors import AgentError, AwaitingError, BudgetError, ProviderError
+from agent.llm.protocol import Answer, Ask, BusyError, LaterError, Provider, RejectedError, Request
 
 PASSES = 4
 """How often what was not answered is asked again after everything else; each time is two retries of the SDK's own."""
@@ -79,6 +79,7 @@ class Asker:
         Raises:
             ProviderError: The provider fails; everything answered is kept, and asking again goes on from there.
             BudgetError: The next request would spend more than was allowed.
+            AwaitingError: Requests are written down and answered elsewhere.
         """
         keys = [request.key(self.provider.id) for request in requests]
         answers: dict[str, Answer | None] = {}
@@ -93,6 +94,8 @@ class Asker:
             if missing:
                 try:
                     asyncio.run(_Batch(self, answers, about).run(missing))
+                except AwaitingError:
+                    raise  # other branches have requests to write down too
                 except AgentError as error:
                     self._fault = error
                     raise
@@ -109,8 +112,22 @@ class _Batch:
     fault: AgentError | None = None
     unanswered: int = 0
     busy: dict[str, Request] = field(default_factory=dict)
+    later: dict[str, Request] = field(default_factory=dict)
 
     async def run(self, requests: dict[str, Request]) -> None:
+        """Ask until everything is answered, or say why it is not."""
+        try:
+            await self._ask_all(requests)
+        except BudgetError:
+            if not self.later:
+                raise
+        finally:
+            for request in self.later.values():
+                self.asker.after(self.asker, request, None)
+        if self.later:
+            raise AwaitingError(f"{self.asker.provider.id}: {len(self.later)} requests wait for answers; {_RESUME}")
+
+    async def _ask_all(self, requests: dict[str, Request]) -> None:
         waiting = requests
         async with self.asker.provider.session() as ask:
             for turn in range(PASSES):
@@ -145,6 +162,8 @@ class _Batch:
         answer: Answer | None = None
         try:
             while not self.asker.before(self.asker, request):
+                if self.later:  # what they hold is not given back before they are answered elsewhere
+                    raise BudgetError("what is written down may use up the budget")
                 await asyncio.sleep(0.02)
         except BudgetError as error:
             self.fault = self.fault or error
@@ -158,10 +177,13 @@ class _Batch:
                 self.fault = ProviderError(f"{error}; {_RESUME}")
         except RejectedError:
             self.answers[key] = None
+        except LaterError:
+            self.later[key] = request  # holds its call and its money until all are written down
         except ProviderError as error:
             self.fault = self.fault or error
         finally:
-            self.asker.after(self.asker, request, answer)
+            if key not in self.later:
+                self.asker.after(self.asker, request, answer)
         if answer is not None:
             self.unanswered = 0
             await self._keep(key, answer)

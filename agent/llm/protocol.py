@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from agent.errors import ProviderError, ReplyError
 
@@ -24,6 +24,10 @@ class BusyError(ProviderError):
 
 class RejectedError(ReplyError):
     """The provider will never answer this request (too long, against its schema); others may be answered."""
+
+
+class LaterError(ProviderError):
+    """The request is written down and answered elsewhere; the others go on."""
 
 
 _KEY = re.compile(r"\b(?:sk|key)-[\w*.-]{4,}")
@@ -127,6 +131,7 @@ Ask = Callable[[Request], Awaitable[Answer]]
 Raises:
     BusyError: Not answered now; may be asked again later.
     RejectedError: Will never be answered; the others may be.
+    LaterError: Is written down and answered elsewhere.
     ProviderError: Nothing will be answered (no such LLM, key refused, account empty).
 """
 
@@ -143,3 +148,11 @@ class Provider(Protocol):
 
     def session(self) -> AbstractAsyncContextManager[Ask]:
         """An open connection, for as long as one batch of requests takes."""
+
+
+@runtime_checkable
+class AnsweredElsewhere(Protocol):
+    """A provider whose requests are written down and answered by somebody else, later."""
+
+    def waiting(self) -> str:
+        """What is waited for and what to do, in one line; empty when nothing is."""

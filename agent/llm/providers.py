@@ -7,17 +7,21 @@ import re
 from agent.errors import ConfigError
 from agent.llm.protocol import Provider
 
-KNOWN = "embedded, scripted:FILE, anthropic:NAME or openai:NAME[@http://HOST:PORT/v1]"
+KNOWN = "embedded, scripted:FILE, anthropic:NAME, openai:NAME[@http://HOST:PORT/v1] or batch:DIR"
 _NAME = re.compile(r"[\w.:/+-]{1,200}")
 
 
 def make_provider(spec: str, option: str) -> Provider:
-    """The provider behind `anthropic:NAME`, `openai:NAME` or `openai:NAME@ADDRESS`.
+    """The provider behind `anthropic:NAME`, `openai:NAME`, `openai:NAME@ADDRESS` or `batch:DIR`.
 
     Raises:
         ConfigError: There is no such provider, its name is missing, or its key is not in the environment.
     """
     kind, _, rest = spec.partition(":")
+    if kind == "batch":
+        from agent.llm.batch_provider import make_batch
+
+        return make_batch(rest, option)
     if kind not in ("anthropic", "openai"):
         raise ConfigError(f"{option} {spec}: expected {KNOWN}, found {kind!r}")
     name, _, address = rest.partition("@")
