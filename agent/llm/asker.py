@@ -9,7 +9,7 @@ from threading import Event, Lock
 from typing import Any, Protocol
 
 from agent.errors import AgentError, AwaitingError, BudgetError, ProviderError
-from agent.llm.protocol import Answer, Ask, BusyError, LaterError, Provider, RejectedError, Request
+from agent.llm.protocol import Answer, AnsweredElsewhere, Ask, BusyError, LaterError, Provider, RejectedError, Request
 
 PASSES = 4
 """How often what was not answered is asked again after everything else; each time is two retries of the SDK's own."""
@@ -34,7 +34,6 @@ class Asker:
     Attributes:
         provider: Who is asked.
         role: "proposer", "judge", ...; stands beside every answer in the store, for the ledger.
-        at_once: Whether answers come while one waits, so that what is asked next may depend on them.
         in_flight: Most requests at a time.
         pause: Seconds before unanswered requests are asked again; doubles each time.
         store: Where answers are kept; None before `keep_in`: nothing is kept.
@@ -46,7 +45,6 @@ class Asker:
 
     provider: Provider
     role: str
-    at_once: bool = True
     in_flight: int = 16
     pause: float = 1.0
     store: RequestStore | None = None
@@ -56,6 +54,11 @@ class Asker:
     _lock: Lock = field(default_factory=Lock)
     _stopping: Event = field(default_factory=Event)
     _fault: AgentError | None = None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether answers come while one waits, so that what is asked next may depend on them."""
+        return not isinstance(self.provider, AnsweredElsewhere)
 
     def stop(self) -> None:
         """Make no further request; those on their way are waited for and kept."""
