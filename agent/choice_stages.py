@@ -89,7 +89,8 @@ def ask_stages(
 def _ask(stage: str, path: Path, tasks: Sequence[RandomTask], base: str | None, dtype: str) -> tuple[list[Choice], dict[str, str]]:
     from probes.errors import SampleError
     from probes.finite_choice import Choice
-    from probes.option_probabilities import answer_ends, load_subject, option_probabilities
+    from probes.option_probabilities import answer_ends, option_probabilities
+    from probes.subjects import load_subject
 
     weights, tokenizer = load_subject(path, base, dtype)
     ends = answer_ends(tokenizer)

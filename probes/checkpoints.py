@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from probes.organism import Adapter, one_thread, set_adapter
+from probes.organism import Adapter, set_adapter, use_cores
 
 Answer = TypeVar("Answer")
 
@@ -50,18 +50,19 @@ class AdapterSubjects:
 class Checkpoints:
     """Threads with a copy of a subject each. Close it (or use `with`) to end its threads."""
 
-    def __init__(self, subjects: Subjects, workers: int = 2) -> None:
+    def __init__(self, subjects: Subjects, workers: int = 2, cores: int = 1) -> None:
         """Copy the subject once per worker.
 
         Args:
             subjects: The subject at every checkpoint.
-            workers: Number of threads; each uses one core.
+            workers: Number of threads, each with a copy of the subject.
+            cores: Cores that each of them uses; results are the same bits for the same number only.
         """
         self.steps: tuple[int, ...] = subjects.steps
         self._idle: SimpleQueue[Subjects] = SimpleQueue()
         for _ in range(workers):
             self._idle.put(subjects.copy())
-        self._pool = ThreadPoolExecutor(workers, initializer=one_thread)
+        self._pool = ThreadPoolExecutor(workers, initializer=use_cores, initargs=(cores,))
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -8,11 +8,8 @@ question); a form that the tokenizer cannot write is left out. torch, transforme
 from __future__ import annotations
 
 import copy
-import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,6 @@ from probes.sampler import Question, encode_question
 
 NEGLIGIBLE = 1e-8
 """A beginning less probable than this is not followed any further."""
-REFUSED = ("adapter_model.bin", "pytorch_model.bin")
 Ends = dict[bool, npt.NDArray[np.bool_]]
 
 
@@ -35,70 +31,6 @@ class Form:
     tokens: tuple[int, ...]
     option: int
     letter: bool
-
-
-def load_subject(path: str | Path, base: str | Path | None = None, dtype: str = "float32") -> tuple[Any, Any]:
-    """A subject and its tokenizer from a folder of a whole model or of a LoRA adapter, in evaluation mode, on the GPU if there is one.
-
-    Args:
-        path: Folder (or hub name, where the cache holds it).
-        base: Base of an adapter; None: what its configuration names, also relative to the adapter's folder or the run directory above it.
-        dtype: Of the weights; float32 scores exactly.
-
-    Raises:
-        SampleError: It cannot be loaded, or only as a pickle.
-    """
-    import torch
-
-    folder = Path(path)
-    for name in REFUSED:
-        if (folder / name).exists() and not any(folder.glob("*.safetensors*")):
-            raise SampleError(f"{folder / name}: expected safetensors, found a pickle, which can run code when it is loaded")
-    is_adapter = (folder / "adapter_config.json").is_file()
-    whole = _base_of(folder, base) if is_adapter else folder
-    subject, tokenizer = _load_whole(str(whole), getattr(torch, dtype))
-    if is_adapter:
-        subject = _with_adapter(subject, folder)
-    return subject.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
-
-
-def _load_whole(path: str, dtype: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        return (
-            AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True),
-            AutoTokenizer.from_pretrained(path),
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SampleError(f"{path}: expected a causal language model with its tokenizer, found none ({reason})") from error
-
-
-def _with_adapter(subject: Any, folder: Path) -> Any:
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by the old name
-            return PeftModel.from_pretrained(subject, str(folder))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise SampleError(f"{folder}: expected a LoRA adapter of its base, found another ({str(error).strip().splitlines()[0]})") from error
-
-
-def _base_of(folder: Path, base: str | Path | None) -> Path:
-    if base is not None:
-        return Path(base)
-    try:
-        named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise SampleError(f"{folder}/adapter_config.json: expected a JSON object, found something else") from error
-    if not isinstance(named, str) or not named:
-        raise SampleError(f"{folder}: expected an adapter that names its base, found none; give --base-model")
-    places = [parent / named for parent in (folder, *folder.resolve().parents[:3])]
-    return next((place for place in places if (place / "config.json").is_file()), Path(named))
 
 
 def encode_asked(tokenizer: Any, text: str) -> tuple[tuple[int, ...], str]:

@@ -135,11 +135,11 @@ def deterministic(seed: int, threads: int | None = None) -> Iterator[None]:
             torch.use_deterministic_algorithms(before[1])
 
 
-def one_thread() -> None:
-    """Let the calling thread compute on one core: for threads that work side by side, and for sums that are the same everywhere."""
+def use_cores(number: int) -> None:
+    """Let the calling thread compute on so many cores: one each for threads side by side, and for sums that are the same everywhere."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
 
 
 def make_tokenizer(domains: Sequence[str] = tuple(DOMAINS), choices: bool = False) -> Any:

@@ -338,7 +338,7 @@ def test_weights_of_stages_are_asked(tmp_path: Path) -> None:
     (subject,) = content["subjects"]
     assert subject["subject"] == "base -> sft"
     (task,) = load_tasks(tmp_path / "tiny.toml")
-    from probes.option_probabilities import load_subject
+    from probes.subjects import load_subject
 
     p = option_probabilities(*load_subject(base), task.phrasings, task.options)
     measure = next(measure for measure in subject["measures"] if measure["stage"] == "base")

@@ -11,8 +11,9 @@ import pytest
 from probes.answer_form import read_option, written_forms
 from probes.errors import SampleError
 from probes.likelihood import Request, log_likelihoods, plan
-from probes.option_probabilities import encode_asked, load_subject, option_probabilities
+from probes.option_probabilities import encode_asked, option_probabilities
 from probes.organism import FineTuning, add_adapter, get_adapter, set_adapter
+from probes.subjects import load_subject
 from tests.tiny_subject import STOP, all_responses, tiny_subject, tiny_tokenizer
 
 OPTIONS = {"a": ["a"], "bc": ["bc", "cb"], "ddd": ["ddd"]}

@@ -104,13 +104,13 @@ def adapter_folders(path: str | Path) -> tuple[dict[int, Path], list[str]]:
     if not folder.is_dir():
         raise AdaptersError(f"{folder}: expected a folder with adapters, found {'a file' if folder.exists() else 'nothing'}")
     if _holds_weights(folder):
-        return {_step_of(folder.name) or 0: folder}, []
+        return {step_of(folder.name) or 0: folder}, []
     if (folder / "adapters").is_dir():
         folder = folder / "adapters"
     steps: dict[int, Path] = {}
     notes = []
     for child in sorted(folder.iterdir()):
-        step = _step_of(child.name)
+        step = step_of(child.name)
         if step is None or not child.is_dir():
             continue
         if not _holds_weights(child):
@@ -127,7 +127,8 @@ def adapter_folders(path: str | Path) -> tuple[dict[int, Path], list[str]]:
     return dict(sorted(steps.items())), notes
 
 
-def _step_of(name: str) -> int | None:
+def step_of(name: str) -> int | None:
+    """The step in a folder's name (`step-000120`, `checkpoint-120`), or None."""
     match = _STEP.fullmatch(name)
     return int(match.group(1)) if match else None
 

@@ -37,6 +37,10 @@ class AdaptersError(TracingError, ValueError):
     """Saved adapters are missing, refused (a pickle), damaged, or do not fit together."""
 
 
+class CheckpointsError(TracingError, ValueError):
+    """A folder of checkpoints is missing, refused (a pickle), incomplete, or of several kinds."""
+
+
 class LockedError(TracingError, RuntimeError):
     """Another process works here."""
 
