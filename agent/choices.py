@@ -67,3 +67,21 @@ def spread(names: Sequence[str], most: int) -> list[str]:
     if len(names) <= most:
         return list(names)
     return [names[round(k * (len(names) - 1) / (most - 1))] for k in range(most)]
+
+
+def stages_of(text: str | None, named: bool) -> dict[str, str]:
+    """`base=models/a,sft=models/b` as name -> value, in order; without `=` a value names itself unless names are needed.
+
+    Raises:
+        ConfigError: A part is empty, has no name where one is needed, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = part.strip().partition("=")
+        name, value = name.strip(), value.strip() if equals else name.strip()
+        if not name or not value or (named and not equals):
+            raise ConfigError(f"expected --stages NAME=PATH,NAME=PATH, found {part!r}")
+        if name in found:
+            raise ConfigError(f"expected different names of --stages, found {name!r} twice")
+        found[name] = value
+    return found

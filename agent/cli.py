@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent import bench_command, compare_command, crystallize_command, organism_command, score_command
+from agent import bench_command, compare_command, crystallize_command, organism_command, record_command, score_command
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ app.command(name="bench", short_help="Measure the loop on planted problems with 
     bench_command.bench
 )
 app.command(name="organism", short_help="Make a model organism of narrow fine-tuning and record it.")(organism_command.organism)
+app.command(name="record", short_help="Sample and score the checkpoints of a training run.")(record_command.record)
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 
 
@@ -100,6 +101,10 @@ def discover(
     ends: Annotated[bool, typer.Option("--ends", help="Compare the first with the last checkpoints.")] = False,
     window: Annotated[int | None, typer.Option("--window", metavar="L", help="Checkpoints per side; default: scanned.")] = None,
     transition: Annotated[int, typer.Option("--transition", metavar="K", help="Which of several transitions, by height.")] = 1,
+    questions: Annotated[
+        list[str] | None, typer.Option("--questions", metavar="FILE", help="What to ask, where PATH is a folder of checkpoints.")
+    ] = None,
+    base_model: Annotated[str | None, typer.Option("--base-model", metavar="PATH", help="Base of such checkpoints.")] = None,
     columns: Annotated[list[str] | None, typer.Option("--columns", metavar="NAME=COLUMN", help="Rename columns of a file.")] = None,
     select: Annotated[list[str] | None, typer.Option("--select", metavar="COLUMN=VALUE", help="Keep only these rows of a file.")] = None,
     proposer: Annotated[
@@ -150,7 +155,7 @@ def discover(
     if sum((ends, split is not None, before is not None or after is not None)) > 1:
         raise ConfigError("--before/--after, --split and --ends each choose the contrast: expected one of them")
     config = make_config(
-        run=run,
+        run=record_command.recorded_run(run, questions, base_model, quiet or as_json),
         columns=pairs_of(columns or [], "--columns"),
         select=pairs_of(select or [], "--select"),
         contrast="ends" if ends else "auto",

@@ -86,7 +86,23 @@ def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSp
     detection = detect(recording, config) if recording.log_likelihood is not None else None
     if recording.log_likelihood is not None and detection is None and not chosen:
         raise ContrastError(f"{recording.source}: no response is scored under every checkpoint; give --split STEP or --ends")
-    return _step_spec(recording, steps, config, detection), detection
+    return _with_stages(_step_spec(recording, steps, config, detection), recording), detection
+
+
+def stage_names(recording: Recording) -> dict[int, str]:
+    """Names of the steps of a run whose steps are stages (base, sft, dpo); none otherwise."""
+    stages = recording.manifest.extra.get("stages") if recording.manifest is not None else None
+    return {int(step): str(name) for step, name in stages.items()} if isinstance(stages, dict) else {}
+
+
+def _with_stages(spec: ContrastSpec, recording: Recording) -> ContrastSpec:
+    """The sides called by their stages' names."""
+    names = stage_names(recording)
+
+    def name(columns: tuple[int, ...]) -> str:
+        return " + ".join(names.get(recording.steps[column], f"step {recording.steps[column]}") for column in columns)
+
+    return replace(spec, before=name(spec.left), after=name(spec.right)) if names else spec
 
 
 def _sides(recording: Recording) -> tuple[str, ...]:
@@ -117,11 +133,13 @@ def _side_spec(names: tuple[str, ...], config: RunConfig) -> ContrastSpec:
     return ContrastSpec("sides", before, after)
 
 
-def _columns(text: str, steps: np.ndarray, option: str) -> tuple[int, ...]:
+def _columns(text: str, steps: np.ndarray, option: str, stages: dict[int, str]) -> tuple[int, ...]:
+    places = {name: step for step, name in stages.items()}
     try:
-        wanted = [int(part) for part in text.split(",")]
+        wanted = [places[part] if part in places else int(part) for part in text.split(",")]
     except ValueError:
-        raise ContrastError(f"{option} {text}: expected steps such as 0 or 0,10,20, as the recording has no sides") from None
+        known = f" or stages ({', '.join(places)})" if places else ""
+        raise ContrastError(f"{option} {text}: expected steps such as 0 or 0,10,20{known}, as the recording has no sides") from None
     missing = [w for w in wanted if w not in steps]
     if missing:
         raise ContrastError(f"{option} {text}: step {missing[0]} is not recorded (recorded: {shown_steps(steps)})")
@@ -145,7 +163,8 @@ def _step_spec(recording: Recording, steps: np.ndarray, config: RunConfig, detec
             raise ContrastError("--before and --after are needed together when the recording has steps")
         if config.window is not None:
             raise ContrastError("--window: expected without --before and --after, which name their steps")
-        left, right = _columns(config.before, steps, "--before"), _columns(config.after, steps, "--after")
+        stages = stage_names(recording)
+        left, right = _columns(config.before, steps, "--before", stages), _columns(config.after, steps, "--after", stages)
         if shared := sorted(set(left) & set(right)):
             raise ContrastError(f"--before and --after: expected different steps, found step {int(steps[shared[0]])} in both")
         return _named(ContrastSpec("split", "", "", left, right, likelihoods), steps)

@@ -82,6 +82,8 @@ def _choices(
     """Where the answers come from, and the answers."""
     if run is not None and counts is not None:
         raise ConfigError("expected one of --run and --counts, found both")
+    from agent.choices import stages_of
+
     if counts is not None:
         from agent.choice_tables import read_counts
 
@@ -124,24 +126,6 @@ def _recorded(run: str, asked: Sequence[RandomTask], wanted: dict[str, str]) -> 
     if _tasks_of(run) is not None:
         return None  # an organism's weights lie there: exact probabilities instead of counts
     return recorded_choices(load(run), asked, wanted)
-
-
-def stages_of(text: str | None, named: bool) -> dict[str, str]:
-    """`base=models/a,sft=models/b` as name -> value, in order; without `=` a value names itself unless names are needed.
-
-    Raises:
-        ConfigError: A part is empty, has no name where one is needed, or a name comes twice.
-    """
-    found: dict[str, str] = {}
-    for part in text.split(",") if text else ():
-        name, equals, value = part.strip().partition("=")
-        name, value = name.strip(), value.strip() if equals else name.strip()
-        if not name or not value or (named and not equals):
-            raise ConfigError(f"expected --stages NAME=PATH,NAME=PATH, found {part!r}")
-        if name in found:
-            raise ConfigError(f"expected different names of --stages, found {name!r} twice")
-        found[name] = value
-    return found
 
 
 def _null(given: ChoiceSet, n: int, rng: np.random.Generator, alpha: float, distance: float) -> str:

@@ -18,7 +18,6 @@ from agent.instrument import Drawing, LocalInstrument
 from agent.recording import Progress, record, scoring_noise
 from agent.sampling_plan import EveryCheckpoint, SamplingPlan
 from probes.checkpoints import AdapterSubjects, Checkpoints
-from probes.option_probabilities import load_subject
 from probes.organism import (
     Adapter,
     FineTuning,
@@ -39,17 +38,14 @@ from probes.organism_corpus import Conversation, questions
 from probes.organism_files import adapter_files, read_adapter, read_subject, read_whole, subject_files, whole_files
 from probes.organism_truth import read_attributes
 from probes.sampler import Question
+from probes.subjects import load_subject
 from tracing.lock import run_lock
 from tracing.run_directory import MANIFEST_NAME, Manifest, RunDirectory
 from tracing.whole_file import whole_file
 
 SUBJECT_FOLDER = "subject"
 TASKS_FOLDER = "tasks"
-TASKS_FOLDER = "tasks"
 TRUTH_NAME = "truth.parquet"
-MOST_WEIGHTS_COPIED = 50_000_000  # a larger subject is neither copied for every worker nor scored again in double precision
-LATER = {"pretraining": ("choices",), "fine_tuning": ("full", "weight_decay", "warm_up", "documents", "data"), "": ("base", "questions")}
-"""Fields that came later: at their default they are not written, so that recordings made before keep their digest."""
 MOST_WEIGHTS_COPIED = 50_000_000  # a larger subject is neither copied for every worker nor scored again in double precision
 LATER = {"pretraining": ("choices",), "fine_tuning": ("full", "weight_decay", "warm_up", "documents", "data"), "": ("base", "questions")}
 """Fields that came later: at their default they are not written, so that recordings made before keep their digest."""

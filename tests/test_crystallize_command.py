@@ -14,7 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from agent.choice_tables import LISTED_COLUMNS, read_counts
-from agent.crystallize_command import crystallize, stages_of
+from agent.choices import stages_of
+from agent.crystallize_command import crystallize
 from agent.errors import AgentError, ConfigError
 from agent.random_tasks import OUR_TASKS, RandomTask, load_tasks
 from probes.errors import ProbeError

@@ -11,6 +11,7 @@ adapters/step-000120/                the weights
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from tracing.likelihoods import check_likelihoods, read_likelihoods, read_scored
 from tracing.manifest import Manifest
 from tracing.recording import Recording, TrainingTrace
 from tracing.responses import Responses, read_parquet, step_name, write_parquet
-from tracing.whole_file import sync_folder
+from tracing.whole_file import sync_folder, whole_file
 
 __all__ = ["Manifest", "Recording", "RunDirectory", "TrainingTrace"]
 
@@ -207,6 +208,15 @@ class RunDirectory:
     def append_training(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append to training.jsonl: step, and any of loss, grad_norm, grad_norm_clipped, learning_rate, epoch. NaN is written as null."""
         append_lines(self.path / "training.jsonl", ({name: _finite(value) for name, value in row.items()} for row in rows))
+
+    def write_training(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write training.jsonl anew, whole or not at all; nothing happens when it says the same already, or there are no rows."""
+        plain = [{name: _finite(value) for name, value in row.items()} for row in rows]
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in plain).encode()
+        path = self.path / "training.jsonl"
+        if text and not (path.exists() and path.read_bytes() == text):
+            with whole_file(path) as file:
+                file.write(text)
 
     def training(self) -> TrainingTrace | None:
         """What the trainer logged, ascending in steps (of a step logged twice the later values count), or None.

@@ -1,4 +1,4 @@
-"""What a Trainer (transformers, TRL) or our recorder left on disk: the checkpoints that are whole, their kind and base, and what was logged.
+"""What a Trainer (transformers, TRL) or our recorder left on disk: whole checkpoints, their kind and base, and the log.
 
     OUTPUT/checkpoint-200/  adapter_model.safetensors | model.safetensors | model.safetensors.index.json with its shards; trainer_state.json
     OUTPUT/adapters/step-000120/  the same, written by `tracing.TransitionRecorder` or `discover organism`
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ PICKLED = (
     "consolidated*.pth",
 )
 HASHED_WHOLE = 1 << 26
-"""Files up to this size (bytes) are hashed whole for a fingerprint; of larger ones the header, the beginning and the end."""
+"""Files up to this size (bytes) are hashed whole for a fingerprint; of larger ones places only."""
 Kind = Literal["adapter", "whole"]
 
 
@@ -90,12 +90,17 @@ def read_trainer_output(path: str | Path) -> TrainerOutput:
         tail = f"; {notes[0]}" if notes else ""
         raise CheckpointsError(f"{folder}: expected folders like checkpoint-200 with {ADAPTER} or {WHOLE}, found none{tail}")
     folders = dict(sorted(folders.items()))
-    training, logged = _training(folder, folders)
+    training, logged = _training(folder, [child for _, child in candidates])
     return TrainerOutput(folder, folders, _kind(folder, folders), _base(folder, folders), training, (*notes, *logged))
 
 
-def fingerprint(folder: str | Path) -> str:
-    """A digest of the weights in a folder: of small files all bytes, of larger ones header, beginning and end; a hub name is its own."""
+def fingerprint(folder: str | Path, whole: int = HASHED_WHOLE) -> str:
+    """A digest of the weights in a folder; a hub name is its own.
+
+    Args:
+        folder: With safetensors files.
+        whole: Files of up to so many bytes are read whole; of larger ones the header, the beginning, the end, and samples between.
+    """
     place = Path(folder)
     if not place.is_dir():
         return f"hub:{folder}"
@@ -104,7 +109,7 @@ def fingerprint(folder: str | Path) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as stream:
-            if size <= HASHED_WHOLE:
+            if size <= whole:
                 digest.update(stream.read())
                 continue
             digest.update(stream.read(1 << 20))
@@ -218,9 +223,9 @@ def _base(folder: Path, folders: Mapping[int, Path]) -> str | None:
     return None
 
 
-def _training(folder: Path, folders: Mapping[int, Path]) -> tuple[tuple[Mapping[str, Any], ...], list[str]]:
+def _training(folder: Path, children: Sequence[Path]) -> tuple[tuple[Mapping[str, Any], ...], list[str]]:
     """Rows of the newest trainer_state.json and, over them, of the recorder's training.jsonl; and a note on values that were no numbers."""
-    states = [state for child in (folder, *folders.values()) if (state := _state(child)) is not None]
+    states = [state for child in (folder, *children) if (state := _state(child)) is not None]
     newest = max(states, key=_global_step, default={})
     logged: dict[int, dict[str, Any]] = {}
     history = newest.get("log_history")
