@@ -40,6 +40,7 @@ class RunConfig(BaseModel):
         hypotheses: The user's own order parameters (a TOML file), tested first, in a family of their own.
         race: Whether candidates that show too little on the propose half are given up before they are read to the end; `auto`: where
             reading is paid for. Human hypotheses are always read to the end.
+        review: Stop for a reviewer before the end (`discover review`), then go on with what was decided.
         null: Also rerun the whole loop on data in which nothing changed, `null_runs` times.
     """
 
@@ -70,10 +71,11 @@ class RunConfig(BaseModel):
     race: RaceChoice = "auto"
     null: NullKind = "none"
     null_runs: int = Field(5, ge=1, le=1000)
+    review: bool = False
 
     def written(self) -> dict[str, Any]:
-        """Everything that decides the findings, as plain values (the memory's place does not)."""
-        return self.model_dump(mode="json", exclude={"memory"})
+        """Everything that decides the findings, as plain values (not the memory's place; a review's decisions are in review.jsonl)."""
+        return self.model_dump(mode="json", exclude={"memory", "review"})
 
     def digest(self, *content: str) -> str:
         """What identifies this discovery: the options and `content`, whatever is read (recording, hypotheses, ...); not where it lies."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.config import RunConfig, default_output
 from agent.errors import ConfigError, RunLockedError
-from agent.graph import run_loop
+from agent.graph import run_loop, waits_for_review
 from agent.hypotheses import load_hypotheses
 from agent.judge import Judge, make_judge
 from agent.proposer import make_proposer
@@ -73,20 +73,23 @@ def discover(
     recording = load(path, columns=config.columns, select=config.select)
     digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses))
     folder = out or default_output(path, path.is_dir(), digest)
-    work = Workbench(recording, config, folder, proposer, judge, progress)
+    work = Workbench(recording, config, folder, proposer, judge, progress, discovery=digest)
     if fresh or not _is_finished(folder, digest):
         _ = work.contrast  # one that cannot be made is refused before anything is written or set aside
     _make_folder(folder)
     try:
         with run_lock(folder):
-            if _is_finished(folder, digest) and not fresh:
+            if _is_finished(folder, digest) and not fresh and not _opens_again(folder, work):
                 return read_findings(folder), folder, True
             _prepare(folder, digest, config, fresh)
             recall(work)
             work.publish = lambda findings: write_all(_with_null(findings, work), folder)
             before_spending(work)
             with paying(work, limits, digest[:32]):
-                run_loop(work, thread=digest[:32])
+                state = run_loop(work, thread=digest[:32])
+            if waits_for_review(state, work):
+                _mark(folder, digest, "review")
+                return read_findings(folder), folder, False
             remember(read_findings(folder), work)
             _mark(folder, digest, "finished")
     except LockedError as error:
@@ -151,11 +154,23 @@ def _is_finished(folder: Path, digest: str) -> bool:
     return _marker(folder) == [digest, "finished"] and (folder / "findings.json").exists()
 
 
+def _opens_again(folder: Path, work: Workbench) -> bool:
+    """Whether a finished discovery has a review to stop for or to take in."""
+    earlier = read_findings(folder).review
+    return (earlier.reviews if earlier else 0) < work.reviews_wanted
+
+
+def awaits_review(folder: Path) -> bool:
+    """Whether the discovery of a folder has stopped for a reviewer."""
+    return _marker(folder)[1:] == ["review"]
+
+
 def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:
     """Keep an earlier discovery with other options aside, then write the configuration before the first call."""
     marker = _marker(folder)
     # "finished" without findings: somebody removed them, and the finished loop would not write them again
-    if marker and (marker[0] != digest or fresh or marker[1:] == ["finished"]):
+    lost = marker[1:] == ["finished"] and not (folder / "findings.json").exists()
+    if marker and (marker[0] != digest or fresh or lost):
         kept = folder / "earlier" / marker[0][:8]
         while kept.exists():
             kept = kept.with_name(kept.name + "'")

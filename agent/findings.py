@@ -11,7 +11,6 @@ import numpy as np
 import prompts
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
-from agent.racing import was_given_up
 from agent.records import (
     BoundRecord,
     ContrastRecord,
@@ -23,6 +22,7 @@ from agent.records import (
     TestRecord,
     TransitionRecord,
 )
+from agent.reviewed import after_review, review_record, reviewer_worded
 from agent.spending import cost_lines
 from agent.timing import order_of_events, other_transitions, rotation_record, training_record, transition_record
 from agent.wording import (
@@ -55,7 +55,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     contrast = contrast_record(work, spec)
     detectable = bool(state["detectable"]) and (measured.total.printable or bool(state["accepted"]))
     tested = work.get([*state["accepted"], *state["rejected"]]) if detectable else []
-    parameters = [_finding(measured, p, last.get(p.id)) for p in tested]
+    parameters = [after_review(work, measured, p, last.get(p.id), state) for p in tested]
     parameters.sort(key=_rank)
     transition = transition_record(work)
     accepted = [p for p in parameters if p.verdict == "accepted"]
@@ -103,6 +103,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         rotation=rotation,
         prompts=_prompt_texts(work),
         templates=prompts.hashes() if work.askers else {},
+        review=review_record(work, state),
     )
 
 
@@ -110,10 +111,6 @@ def _prompt_texts(work: Workbench) -> dict[str, str]:
     """Beginning of each prompt of the contrast by its id."""
     r = work.recording.responses
     return {r.prompt_id[i]: r.prompt[i][:PROMPT_SHOWN] for i in sorted(map(int, work.contrast.index))}
-
-
-def _finding(measured: Measurement, parameter: OrderParameter, test: TestRecord | None) -> ParameterFinding:
-    return measured.given_up(parameter, test) if test is not None and was_given_up(test) else measured.finding(parameter, test)
 
 
 def _rank(found: ParameterFinding) -> tuple[bool, float, str]:
@@ -291,6 +288,15 @@ def _cautions(
         missing = max(found.levels.missing_before, found.levels.missing_after) if found.levels else 0.0
         if found.verdict == "accepted" and missing > MANY_MISSING:
             out.append(f"“{found.parameter.name}”: {100 * missing:.0f}% of the judgements on one side are missing.")
+    out += _review_cautions(work, parameters)
     if work.judge.id == "embedded":
         out.append("Judged by exact rules on the text, not by a reader: a rule sees words and form, not meaning.")
     return out
+
+
+def _review_cautions(work: Workbench, parameters: list[ParameterFinding]) -> list[str]:
+    late = [p.parameter.name for p in parameters if p.verdict == "accepted" and p.parameter.id in reviewer_worded(work)]
+    if not late:
+        return []
+    names = ", ".join(f"“{name}”" for name in late)
+    return [f"Worded by a reviewer who had seen findings on these responses, so with a p-value that is not pre-registered: {names}."]

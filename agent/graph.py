@@ -1,9 +1,10 @@
 """The loop on one screen.
 
-    load -> detect -> hypotheses -> [ screen -> judge (fan-out) -> measure_and_decide -> propose ] -> report
+    load -> detect -> hypotheses -> [ screen -> judge (fan-out) -> measure_and_decide -> propose ] -> report -> review
 
 A round starts with candidates (the user's own first, then the proposer's), drops those that need no judging, has every
 response judged on the rest in parallel branches, tests them on the confirm half, and ends when nothing more is found.
+With `--review` it then waits for a reviewer and goes on with what was vetoed, reworded or added.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
     graph.add_conditional_edges("measure_and_decide", _goes_on("propose"), ["propose", "report"])
     graph.add_conditional_edges("nothing_to_judge", _goes_on("propose"), ["propose", "report"])
     graph.add_edge("propose", "screen")
-    graph.add_edge("report", END)
+    graph.add_edge("report", "review")
+    graph.add_node("review", _review)
+    graph.add_conditional_edges("review", _after_review, ["screen", "propose", "report", END])
     return graph.compile(checkpointer=checkpointer)
 
 
@@ -74,6 +77,24 @@ def _on_workbench(node: Callable[[Any, Workbench], LoopState], stops: bool) -> A
     return run
 
 
+def _review(state: LoopState, runtime: Runtime[Workbench]) -> LoopState:
+    turn = state.get("reviews", 0) + 1
+    work = runtime.context
+    if turn > work.reviews_wanted:
+        return {"candidates": [], "reviewing": False}
+    while turn > work.reviews_done:
+        interrupt({"review": turn, "accepted": state["accepted"]})  # the loop goes on from here when the review is done
+    return nodes.review(state, work)
+
+
+def _after_review(state: LoopState) -> str:
+    if not state["reviewing"]:
+        return END
+    if state["candidates"]:
+        return "screen"
+    return "report" if state["stopped"] else "propose"
+
+
 def _goes_on(where: str) -> Callable[[LoopState], str]:
     def route(state: LoopState) -> str:
         return "report" if state["stopped"] else where
@@ -84,7 +105,12 @@ def _goes_on(where: str) -> Callable[[LoopState], str]:
 def _fan_out(state: LoopState) -> list[Send] | str:
     if not state["candidates"]:
         return "nothing_to_judge"
-    shared = {"round": state["round"], "n_candidates": len(state["candidates"]), "accepted": state["accepted"]}
+    # what a person worded is read to the end, as in round 0
+    shared = {
+        "round": 0 if state.get("reviewing") else state["round"],
+        "n_candidates": len(state["candidates"]),
+        "accepted": state["accepted"],
+    }
     return [Send("judge", {"parameter_id": i, **shared}) for i in state["candidates"]]
 
 
@@ -96,7 +122,7 @@ def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
         thread: Name of this discovery in `graph.sqlite`, which keeps every finished step; None keeps nothing on disk.
 
     Returns:
-        The final state.
+        The final state, or, with `--review` before the reviewer is done, the state as it waits (see `waits_for_review`).
 
     Raises:
         AwaitingError: The loop stopped at an interrupt: answers are given elsewhere. Called again, it goes on.
@@ -110,11 +136,20 @@ def run_loop(work: Workbench, thread: str | None = None) -> LoopState:
         kept = graph.get_state(config)
         # tasks, not `next`: killed between the writes of a step and its checkpoint, `next` is empty in the middle of the loop
         if kept.values and not kept.tasks:
-            return cast(LoopState, kept.values)  # killed after its last step: everything is written
+            if not waits_for_review(cast(LoopState, kept.values), work):
+                return cast(LoopState, kept.values)  # killed after its last step: everything is written
+            # finished before anybody asked for a review: back to where one is waited for
+            graph.update_state(config, {"reviewing": False}, as_node="report")
+            kept = graph.get_state(config)
         # an unfinished thread gets no new input: LangGraph goes on from its last step
         start: LoopState | None = None if kept.tasks else {}
         final = graph.invoke(start, config, context=work, durability="sync")
-        stopped = [stop.value["waiting"] for task in graph.get_state(config).tasks for stop in task.interrupts]
+        stopped = [stop.value["waiting"] for task in graph.get_state(config).tasks for stop in task.interrupts if "waiting" in stop.value]
         if stopped:
             raise AwaitingError(work.waiting() or "; ".join(stopped))
         return cast(LoopState, final)
+
+
+def waits_for_review(state: LoopState, work: Workbench) -> bool:
+    """Whether a review was asked for and is not taken in yet."""
+    return state.get("reviews", 0) < work.reviews_wanted

@@ -22,7 +22,7 @@ from agent.workbench import Workbench
 from probes.dissimilarity import total_change
 from probes.explained_share import explained, residual_of
 
-EVIDENCE, PROPOSE, TEST, HUMAN = 2, 3, 4, 5
+EVIDENCE, PROPOSE, TEST, HUMAN, REVIEW = 2, 3, 4, 5, 10
 """Purposes of random numbers (1 is the split)."""
 ENOUGH_EMPTY_ROUNDS = 2
 
@@ -61,7 +61,7 @@ def propose(state: LoopState, work: Workbench) -> LoopState:
             work.events.append("not proposed", round=turn, reason=str(error))
     work.remember(found, turn)
     work.progress("proposed", {"round": turn, "candidates": len(found), "source": source})
-    return {"round": turn, "candidates": [p.id for p in found]}
+    return {"round": turn, "candidates": [p.id for p in found], "reviewing": False}
 
 
 def remembered_candidates(state: LoopState, work: Workbench) -> list[OrderParameter]:
@@ -81,7 +81,7 @@ def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
     systems, prompts, completions = ([column[i] for i in index] for column in (texts.system, texts.prompt, texts.completion))
     rng = work.rng(EVIDENCE, turn)
     pairs = choose_pairs(residual, contrast.s, contrast.prompt, work.config.evidence_pairs, rng)
-    reasons = {t["parameter_id"]: t["reason"] for t in state.get("tests", [])}
+    reasons = {t["parameter_id"]: t["reason"] for t in state.get("tests", [])} | _review_reasons(state, work)
     return ProposerView(
         round=turn,
         n=work.config.candidates,
@@ -130,15 +130,13 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     offered = work.get(state["candidates"])
     given_up = [t for t in state.get("given_up", []) if t["parameter_id"] in state["candidates"]]
     candidates = {p.id: p for p in offered if p.id not in {t["parameter_id"] for t in given_up}}
-    human = turn == 0
-    config = work.config
-    rule = Rule("human" if human else "agent", config.alpha if human else config.alpha / 2**turn, config.min_share, config.n_permutations)
+    rule, rng = _family(state, work)
     accepted_before = work.get(state["accepted"])
     base = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted_before)]
     again = None if work.judge.deterministic else lambda new: second_readings(work, [*accepted_before, *(candidates[i] for i in new)])
     labels = {i: work.labels(p)[rows] for i, p in candidates.items()}
     names = {i: p.name for i, p in candidates.items()}
-    accepted, tests = decide(work.confirm, base, labels, names, rule, turn, work.rng(HUMAN if human else TEST, turn), again)
+    accepted, tests = decide(work.confirm, base, labels, names, rule, turn, rng, again)
     work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
     all_accepted = [*state["accepted"], *accepted]
     # only rounds that somebody proposed for tell whether there is more to propose
@@ -151,6 +149,25 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
         "empty_rounds": empty_rounds,
         "stopped": why_stop(work, turn, all_accepted, empty_rounds),
     }
+
+
+def _family(state: LoopState, work: Workbench) -> tuple[Rule, np.random.Generator]:
+    """The family these candidates are tested in, and its random numbers.
+
+    The user's hypotheses of round 0 share one level; what a reviewer worded after seeing findings gets alpha/2^review, a level of its own.
+    """
+    config, turn, reviews = work.config, state["round"], state.get("reviews", 0)
+    if state.get("reviewing"):
+        return Rule("human", config.alpha / 2**reviews, config.min_share, config.n_permutations), work.rng(REVIEW, reviews)
+    if turn == 0:
+        return Rule("human", config.alpha, config.min_share, config.n_permutations), work.rng(HUMAN, turn)
+    return Rule("agent", config.alpha / 2**turn, config.min_share, config.n_permutations), work.rng(TEST, turn)
+
+
+def _review_reasons(state: LoopState, work: Workbench) -> dict[str, str]:
+    """Why a reviewer took each vetoed parameter out, for the proposer."""
+    now = work.reviewed(state.get("reviews", 0))
+    return {i: f"a reviewer vetoed it: {now.vetoed[i]}" if i in now.vetoed else "a reviewer reworded it" for i in state.get("vetoed", [])}
 
 
 def second_readings(work: Workbench, accepted: list[OrderParameter]) -> list[np.ndarray]:
@@ -182,6 +199,35 @@ def nothing_to_judge(state: LoopState, work: Workbench) -> LoopState:
         return {}
     empty = state["empty_rounds"] + 1
     return {"empty_rounds": empty, "stopped": why_stop(work, state["round"], state["accepted"], empty)}
+
+
+def review(state: LoopState, work: Workbench) -> LoopState:
+    """Take in what a reviewer decided: vetoed ones leave the accepted set, new words and hypotheses are judged and tested next."""
+    turn = state.get("reviews", 0) + 1
+    now = work.reviewed(turn)
+    out = {*now.vetoed, *now.reworded}
+    before, vetoed_before = {*state["accepted"]}, state.get("vetoed", [])
+    was_accepted = {t["parameter_id"] for t in state.get("tests", []) if t["accepted"]}
+    back = [i for i in vetoed_before if i not in out and i in was_accepted]
+    accepted = [i for i in [*state["accepted"], *back] if i not in out]
+    rejected = [*(i for i in state["rejected"] if i not in back), *(i for i in state["accepted"] if i in out)]
+    given = (*now.reworded.values(), *now.added) if state["detectable"] else ()
+    new = [p for p in given if p.id not in {*accepted, *rejected}]
+    work.remember(new, state["round"])
+    changed = bool(new) or ({*accepted} != before and state["detectable"])
+    work.events.append("reviewed", review=turn, vetoed=sorted(now.vetoed), reworded=sorted(now.reworded), added=[p.id for p in new])
+    stopped = why_stop(work, state["round"], accepted, 0) if changed else state["stopped"]
+    return {
+        "reviews": turn,
+        "reviewing": True,
+        "accepted": accepted,
+        "rejected": rejected,
+        "vetoed": [i for i in rejected if i in out],
+        "candidates": [p.id for p in new],
+        # what is left to explain is another thing now
+        "empty_rounds": 0 if changed else state["empty_rounds"],
+        "stopped": stopped,
+    }
 
 
 def report(state: LoopState, work: Workbench) -> LoopState:

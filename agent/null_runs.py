@@ -77,6 +77,7 @@ def null_runs(work: Workbench, kind: Literal["permute", "split"], runs: int, pro
 
 def _like(work: Workbench, recording: Recording, config: RunConfig, contrast: Contrast | None) -> Workbench:
     proposer = work.proposer if work.proposer.id == "embedded" else Replay(work.proposer.id, list(work.parameters.values()))
+    config = config.model_copy(update={"review": False})
     return Workbench(recording, config, work.folder, proposer, work.judge, given_contrast=contrast)
 
 

@@ -273,6 +273,46 @@ class RotationRecord(Record):
     place: Estimate | None = None
 
 
+class ReviewedRecord(Record):
+    """One thing a reviewer decided: what, on which order parameter, why; `successor` is the name in new words or of a hypothesis."""
+
+    kind: Literal["accept", "veto", "reword", "hypothesis"]
+    parameter_id: str = ""
+    name: str = ""
+    reason: str = ""
+    successor: str = ""
+    successor_id: str = ""
+
+
+class LabelAgreement(Record):
+    """How far a reviewer's blinded labels agree with the judge on one order parameter.
+
+    Attributes:
+        labels: Responses the reviewer labelled; `cannot_tell` of them without a level, `judge_missing` without a level of the judge.
+        n: Responses that both gave a level.
+        exact: Part of the n on the same level; None when n is 0.
+        weighted_kappa, krippendorff_alpha: See `probes.agreement`; None where they are not defined.
+    """
+
+    parameter_id: str
+    name: str
+    labels: int
+    cannot_tell: int = 0
+    judge_missing: int = 0
+    n: int
+    exact: float | None = None
+    weighted_kappa: float | None = None
+    krippendorff_alpha: float | None = None
+
+
+class ReviewRecord(Record):
+    """What a reviewer decided, as far as the loop has taken it in (`review.jsonl` has every line)."""
+
+    reviews: int
+    decisions: tuple[ReviewedRecord, ...] = ()
+    agreement: tuple[LabelAgreement, ...] = ()
+
+
 class NullRun(Record):
     """The whole loop again on data in which nothing changed."""
 
@@ -310,6 +350,7 @@ class Findings(Record):
         sensitivity: What the joint share becomes with other windows, other prompts, and D of the first tokens.
         rotation: Local cosine of the LoRA adapter along the run, when the run directory holds adapters.
         prompts: Beginning of each prompt's text by the id that `prompt_shares` and `sensitivity` name it with.
+        review: What a reviewer decided, when the loop stopped for one (`--review`).
         templates: SHA-256 of what proposer and judge are asked (prompts/NAME.md) by name; empty when neither reads.
         smallest_detectable_share: Below this share a parameter would have been missed at this size.
         cautions: What would make these numbers wrong, in plain English.
@@ -353,3 +394,4 @@ class Findings(Record):
     rotation: RotationRecord | None = None
     prompts: dict[str, str] = {}
     templates: dict[str, str] = {}
+    review: ReviewRecord | None = None

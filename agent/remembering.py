@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agent.memory import Memory
-from agent.memory_events import MemoryEvent, Provenance
+from agent.memory_events import EventKind, MemoryEvent, Provenance
 from agent.records import Estimate, Findings, ParameterFinding
 from agent.remembered import FILE, write_snapshot
 from agent.workbench import Workbench
@@ -67,8 +67,14 @@ def _event(found: ParameterFinding, findings: Findings, work: Workbench) -> Memo
     }
     steps = findings.contrast.after_steps
     manifest = work.recording.manifest
+    decided = {d.parameter_id: d for d in findings.review.decisions} if findings.review else {}
+    by_reviewer = decided.get(found.parameter.id)
+    reworded = by_reviewer is not None and by_reviewer.kind == "reword"
+    kind: EventKind = "accepted" if found.verdict == "accepted" else "vetoed" if found.verdict == "vetoed" else "rejected"
     return MemoryEvent(
-        kind="accepted" if found.verdict == "accepted" else "rejected",
+        kind="reworded" if reworded else kind,
+        by="agent" if by_reviewer is None else "reviewer",
+        successor=work.parameters.get(by_reviewer.successor_id) if by_reviewer is not None and reworded else None,
         parameter=found.parameter,
         provenance=Provenance(
             run=findings.run,

@@ -21,6 +21,9 @@ class LoopState(TypedDict, total=False):
         tests: Ledger lines, one per test made.
         empty_rounds: Rounds in a row without acceptance.
         stopped: Why the loop ended; empty while it runs.
+        reviews: Reviews taken in so far.
+        vetoed: Ids a reviewer took out or replaced (all of them are among the rejected).
+        reviewing: What is tested now was worded by a reviewer.
     """
 
     round: int
@@ -34,6 +37,9 @@ class LoopState(TypedDict, total=False):
     tests: Annotated[list[dict[str, Any]], operator.add]
     empty_rounds: int
     stopped: str
+    reviews: int
+    vetoed: list[str]
+    reviewing: bool
 
 
 class JudgeTask(TypedDict):

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from agent import decisions
 from agent.config import RunConfig
 from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
+from agent.decisions import Decision, Standing
 from agent.judge import Judge, Text
 from agent.llm.asker import Asker
 from agent.llm.protocol import AnsweredElsewhere
@@ -45,6 +47,7 @@ class Workbench:
         progress: Called with an event's name and numbers while work goes on.
         publish: Called with the findings at the end; None: nothing is measured for a report (a null run only counts).
         given_contrast: Used instead of the recording's own contrast (null runs).
+        discovery: Digest that names this discovery in `review.jsonl`.
     """
 
     recording: Recording
@@ -55,6 +58,7 @@ class Workbench:
     progress: Progress = field(default=lambda name, numbers: None)
     publish: Callable[[Findings], object] | None = None
     given_contrast: Contrast | None = None
+    discovery: str = ""
 
     @cached_property
     def store(self) -> JudgementStore:
@@ -84,6 +88,27 @@ class Workbench:
     def rng(self, purpose: int, round_number: int = 0) -> np.random.Generator:
         """A generator of its own for every purpose and round, so that a resumed run draws the same numbers."""
         return np.random.default_rng([self.config.seed, purpose, round_number])
+
+    # ---- a reviewer's decisions
+
+    @cached_property
+    def decisions(self) -> list[Decision]:
+        """Everything decided in this folder when this process started."""
+        return decisions.read(self.folder)
+
+    def reviewed(self, reviews: int) -> Standing:
+        """What stood at the end of that many reviews."""
+        return decisions.standing(self.decisions, self.discovery, reviews)
+
+    @property
+    def reviews_done(self) -> int:
+        """Reviews that a reviewer ended; the loop may not have taken them in yet."""
+        return decisions.reviews_done(self.decisions, self.discovery)
+
+    @property
+    def reviews_wanted(self) -> int:
+        """Reviews the loop stops for: none without `--review`, else at least one."""
+        return max(1, self.reviews_done) if self.config.review else 0
 
     # ---- the contrast and its halves
 
