@@ -12,7 +12,15 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from agent import bench_command, compare_command, crystallize_command, organism_command, record_command, score_command
+from agent import (
+    bench_command,
+    compare_command,
+    crystallize_command,
+    organism_command,
+    record_command,
+    score_command,
+    timeline_command,
+)
 from agent.memory_command import memory_app
 
 if TYPE_CHECKING:
@@ -83,6 +91,9 @@ app.command(name="bench", short_help="Measure the loop on planted problems with 
 )
 app.command(name="organism", short_help="Make a model organism of narrow fine-tuning and record it.")(organism_command.organism)
 app.command(name="record", short_help="Sample and score the checkpoints of a training run.")(record_command.record)
+app.command(name="timeline", short_help="Mechanism and behaviour of a run on one axis.", epilog=timeline_command.EXAMPLES)(
+    timeline_command.timeline
+)
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 
 

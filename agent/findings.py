@@ -24,7 +24,7 @@ from agent.records import (
 )
 from agent.reviewed import after_review, review_record, reviewer_worded
 from agent.spending import cost_lines
-from agent.timing import order_of_events, other_transitions, rotation_record, training_record, transition_record
+from agent.timing import order_of, other_transitions, places_of, rotation_record, training_record, transition_record
 from agent.wording import (
     FEW_PROMPTS,
     SATURATED,
@@ -66,7 +66,8 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     others = other_transitions(work)
     length = measured.length_finding() if detectable else None
     rotation = rotation_record(work)
-    order = tuple(order_of_events(work, measured.onsets, accepted, rotation))
+    places = places_of(work, measured.onsets, accepted, None if rotation is None else rotation.place)
+    order = tuple(order_of(places, work.contrast.n_prompts))
     return Findings(
         run=work.config.run,
         run_digest=work.recording.digest,
@@ -90,6 +91,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         transition=transition,
         other_transitions=others,
         order=order,
+        events=tuple(place.event for place in places),
         bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),

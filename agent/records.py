@@ -185,6 +185,44 @@ class ParameterFinding(Record):
     prompt_shares: dict[str, float] = {}
 
 
+class CourseRecord(Record):
+    """An order parameter along the run: its expected level as part of its scale, in [0, 1], and its onset."""
+
+    name: str
+    course: Course
+    onset: Estimate | None
+    t10: float | None = None
+    t90: float | None = None
+
+
+class Timeline(Record):
+    """Mechanism and behaviour of one run on one axis of optimizer steps.
+
+    Attributes:
+        source: What it was made from.
+        events: What has a place, earliest first.
+        order: What moved before what, for every pair.
+        training: What the trainer logged.
+        mechanism: How the adapter moved.
+        transition: D(t*) and its peak.
+        courses: Accepted order parameters along the run.
+        comp: Comp scores with other runs' last adapters: "first | second" -> module -> score.
+        notes: What is missing and why.
+    """
+
+    format: Literal["order-parameter-timeline"] = "order-parameter-timeline"
+    version: int = 1
+    source: str
+    events: tuple[EventRecord, ...]
+    order: tuple[OrderRecord, ...]
+    training: TrainingTraceRecord | None
+    mechanism: MechanismRecord | None
+    transition: TransitionRecord | None
+    courses: tuple[CourseRecord, ...]
+    comp: dict[str, dict[str, float]] = {}
+    notes: tuple[str, ...] = ()
+
+
 class TestRecord(Record):
     """One line of the ledger of tests: every test made, whatever came out."""
 
@@ -234,6 +272,46 @@ class OrderRecord(Record):
     second: str
     lag: Estimate
     settled: bool
+
+
+class EventRecord(Record):
+    """Something that has a place on the step axis.
+
+    Attributes:
+        name: An order parameter (its onset), "length", "peak of D", "gradient norm" (its peak), "rotation" (the sharpest bend of weights).
+        kind: `mechanism`: seen in weights or gradients; `behaviour`: seen in responses.
+        place: Step with interval; that of the rotation is its range over leg lengths and thresholds (one run has no sampling error).
+    """
+
+    name: str
+    kind: Literal["mechanism", "behaviour"]
+    place: Estimate
+
+
+class MechanismRecord(Record):
+    """How the LoRA adapter moved while it was trained (METHOD 5).
+
+    Attributes:
+        steps: Optimizer steps of the adapters.
+        modules: Adapted modules; their B matrices are stacked.
+        cosine: Leg length in checkpoints -> local cosine at each step (straight -1, right angle 0, reversal +1); None where unknown.
+        cosine_normalised: The same of the directions B/|B|.
+        norms: |B| at each step.
+        principal: First two coordinates of the trajectory's PCA at each step; `explained`: parts of its variance.
+        warning: What must stand beside the PCA.
+        rotation, rotation_normalised: Sharpest bend; low and high are its range over leg lengths and thresholds. None: it turns nowhere.
+    """
+
+    steps: tuple[int, ...]
+    modules: tuple[str, ...]
+    cosine: dict[str, tuple[float | None, ...]]
+    cosine_normalised: dict[str, tuple[float | None, ...]]
+    norms: tuple[float, ...]
+    principal: tuple[tuple[float, ...], ...]
+    explained: tuple[float, ...]
+    warning: str
+    rotation: Estimate | None
+    rotation_normalised: Estimate | None
 
 
 class BoundRecord(Record):
@@ -346,6 +424,7 @@ class Findings(Record):
         length: What length alone shows (always reported, never a discovery).
         other_transitions: Places of the further transitions of the run, by height; `--transition 2` analyses the second one.
         order: What moved before what, for every pair of things that have a place on the step axis.
+        events: These things with their places, earliest first.
         bound: Without likelihoods: the classifier behind the lower bound of D.
         sensitivity: What the joint share becomes with other windows, other prompts, and D of the first tokens.
         rotation: Local cosine of the LoRA adapter along the run, when the run directory holds adapters.
@@ -380,6 +459,7 @@ class Findings(Record):
     transition: TransitionRecord | None
     other_transitions: tuple[Estimate, ...] = ()
     order: tuple[OrderRecord, ...] = ()
+    events: tuple[EventRecord, ...] = ()
     bound: BoundRecord | None = None
     training: TrainingTraceRecord | None
     tests: tuple[TestRecord, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.measure import estimate_of
-from agent.records import Estimate, OrderRecord, ParameterFinding, RotationRecord, TrainingTraceRecord, TransitionRecord
+from agent.records import Estimate, EventRecord, OrderRecord, ParameterFinding, RotationRecord, TrainingTraceRecord, TransitionRecord
 from agent.workbench import Workbench
 from probes.gradients import grad_norm_peak
 from probes.lora import gram_of_b, leg_lengths, local_cosine, rotation
@@ -20,6 +20,7 @@ from tracing.adapters import read_adapters
 
 GRADIENT = 9
 """Purpose of random numbers."""
+MECHANISMS = ("gradient norm", "rotation")
 
 
 def transition_record(work: Workbench) -> TransitionRecord | None:
@@ -60,35 +61,42 @@ def other_transitions(work: Workbench) -> tuple[Estimate, ...]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Something with a place on the step axis; `loo` is its place without each prompt, None when prompts do not enter."""
 
     name: str
     place: Estimate
-    loo: np.ndarray | None
+    loo: np.ndarray | None = None
+
+    @property
+    def event(self) -> EventRecord:
+        """As it is written down."""
+        return EventRecord(name=self.name, kind="mechanism" if self.name in MECHANISMS else "behaviour", place=self.place)
 
 
-def order_of_events(
-    work: Workbench, onsets: Mapping[str, Onset], accepted: list[ParameterFinding], turned: RotationRecord | None
-) -> list[OrderRecord]:
-    """What moved before what: every pair of the peak of D, length, the accepted parameters, the gradient norm and the rotation."""
+def places_of(work: Workbench, onsets: Mapping[str, Onset], accepted: list[ParameterFinding], rotated: Estimate | None) -> list[Place]:
+    """Everything that has a place: the peak of D, length, the accepted parameters, the gradient norm and the rotation, earliest first."""
     detection = work.chosen[1]
     n = work.contrast.n_prompts
-    places: list[_Place] = []
+    places: list[Place] = []
     if detection is not None and detection.transition.found:
-        places.append(_Place("peak of D", estimate_of(detection.transition.step, n), detection.transition.places))
+        places.append(Place("peak of D", estimate_of(detection.transition.step, n), detection.transition.places))
     for name in ("length", *(p.parameter.name for p in accepted)):
         when = onsets.get(name)
         if when is not None and np.isfinite(when.t50.estimate):
-            places.append(_Place(name, estimate_of(when.t50, n), when.places))
-    for name, found in (("gradient norm", gradient_peak(work)), ("rotation", turned.place if turned is not None else None)):
+            places.append(Place(name, estimate_of(when.t50, n), when.places))
+    for name, found in zip(MECHANISMS, (gradient_peak(work), rotated), strict=True):
         if found is not None and found.estimate is not None:
-            places.append(_Place(name, found, None))
-    places.sort(key=lambda p: p.place.estimate or 0.0)
+            places.append(Place(name, found))
+    return sorted(places, key=lambda p: p.place.estimate or 0.0)
+
+
+def order_of(places: list[Place], n: int) -> list[OrderRecord]:
+    """What moved before what, for every pair; `n` prompts."""
     return [_order_of(first, second, n) for k, first in enumerate(places) for second in places[k + 1 :]]
 
 
-def _order_of(first: _Place, second: _Place, n: int) -> OrderRecord:
+def _order_of(first: Place, second: Place, n: int) -> OrderRecord:
     """Paired by prompt where both rest on prompts: what moves both places together cancels."""
     if first.loo is not None and second.loo is not None and first.loo.shape == second.loo.shape:
         difference = (second.place.estimate or 0.0) - (first.place.estimate or 0.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.records import Findings
-from agent.report import figures, ranking, sensitivity
+from agent.report import figures, ranking, sensitivity, timeline_figure
 from agent.report.method import METHOD_LINES
 from agent.report.reproduce import command_line
 from agent.report.shown import MISSING, Shown, number, p_value, shown, step
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _FIGURES = {
     "transition": (figures.transition_figure, figures.transition_alt),
+    "timeline": (timeline_figure.report_timeline, timeline_figure.report_timeline_alt),
     "decomposition": (figures.decomposition_figure, figures.decomposition_alt),
     "prompts": (figures.prompt_figure, figures.prompt_alt),
 }
