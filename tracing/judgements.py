@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
@@ -14,6 +14,7 @@ from typing import Any, Self, TypedDict
 from tracing.errors import JudgementsError
 
 VERSION = 1
+_MOST_AT_ONCE = 500
 _TABLES = """
 CREATE TABLE judgements (
     judge TEXT NOT NULL,
@@ -108,6 +109,16 @@ class JudgementStore:
         """The stored reply (JSON text) to the request with this content hash, or None."""
         return self._request("reply", key)
 
+    def cached_many(self, keys: Sequence[str]) -> dict[str, str]:
+        """The stored replies to these requests, by their content hash; those never made are not in it."""
+        found: dict[str, str] = {}
+        with self._lock:
+            for k in range(0, len(keys), _MOST_AT_ONCE):
+                part = list(keys[k : k + _MOST_AT_ONCE])
+                places = ", ".join("?" * len(part))
+                found.update(self._connection.execute(f"SELECT key, reply FROM requests WHERE key IN ({places})", part))  # noqa: S608 - places
+        return found
+
     def usage(self, key: str) -> dict[str, Any] | None:
         """What the request with this content hash used (tokens and the like), or None when it was never made."""
         text = self._request("usage", key)
@@ -125,6 +136,13 @@ class JudgementStore:
             self._connection.execute(
                 "INSERT INTO requests VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", (key, reply, json.dumps(dict(usage), sort_keys=True))
             )
+
+    def store_many(self, replies: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """`store` for several replies (key, reply, usage), all or none of them, with one flush of the disk."""
+        rows = [(key, reply, json.dumps(dict(usage), sort_keys=True)) for key, reply, usage in replies]
+        with self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT INTO requests VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", rows)
 
     def close(self) -> None:
         """Close the file."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.errors import ConfigError, ProviderError
 from agent.llm.messages_wire import answer, body
+from agent.llm.pace import Pace
 from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
 from agent.llm.transport import tls
 
@@ -30,10 +31,12 @@ class AnthropicProvider:
     Attributes:
         name: As in the provider's list; never a constant of ours.
         timeout: Seconds for one attempt.
+        pace: Holds every request back while rate limits ask for it.
     """
 
     name: str
     timeout: float = 120.0
+    pace: Pace = field(default_factory=Pace)
     _answered: bool = False
 
     def __post_init__(self) -> None:
@@ -50,7 +53,7 @@ class AnthropicProvider:
         """An open client."""
         from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
-        connections = DefaultAsyncHttpxClient(verify=tls())
+        connections = DefaultAsyncHttpxClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncAnthropic(api_key=os.environ.get(KEY), timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:

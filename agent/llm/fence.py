@@ -24,6 +24,9 @@ def mark_of(*texts: str) -> str:
         turn += 1
 
 
+_CONTROL = dict.fromkeys(range(32), "�") | {ord("\r"): "\n", ord("\t"): "\t", ord("\n"): "\n"}
+
+
 def fenced(label: str, mark: str, text: str, longest: int = LONGEST) -> str:
     """One text between its fence lines."""
     return f"<<<{label} {mark}>>>\n{plain(text, longest)}\n<<<end of {label} {mark}>>>"
@@ -32,7 +35,7 @@ def fenced(label: str, mark: str, text: str, longest: int = LONGEST) -> str:
 def plain(text: str, longest: int = LONGEST) -> str:
     """What can be sent of a text: no control characters but tab and line ends, no half characters, not more than `longest`."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(c if c >= " " or c in "\t\n" else "\n" if c == "\r" else "\ufffd" for c in text.replace("\r\n", "\n"))
+    text = text.replace("\r\n", "\n").translate(_CONTROL)
     if len(text) <= longest:
         return text
     head, tail = 3 * longest // 4, longest // 4

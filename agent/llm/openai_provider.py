@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError, ProviderError
 from agent.llm import chat_wire, responses_wire
+from agent.llm.pace import Pace
 from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
 from agent.llm.transport import tls
 
@@ -58,11 +59,13 @@ class OpenAIProvider:
         name: As the server lists it.
         base_url: Address of a compatible server, ending in /v1; None for OpenAI.
         timeout: Seconds for one attempt.
+        pace: Holds every request back while rate limits ask for it.
     """
 
     name: str
     base_url: str | None = None
     timeout: float = 120.0
+    pace: Pace = field(default_factory=Pace)
     way: int = 0
     _answered: bool = False
 
@@ -82,7 +85,7 @@ class OpenAIProvider:
         """An open client."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        connections = DefaultAsyncHttpxClient(verify=tls())
+        connections = DefaultAsyncHttpxClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:
