@@ -168,7 +168,8 @@ class _Batch:
     def _end(self, error: AgentError) -> None:
         """Nothing more is asked, here and in parallel branches."""
         self.fault = self.fault or error
-        self.asker._fault = self.asker._fault or error
+        if self.asker.at_once:
+            self.asker._fault = self.asker._fault or error
 
     def _ended(self) -> bool:
         if self.asker._stopping.is_set():
