@@ -85,7 +85,9 @@ def choose_contrast(recording: Recording, config: RunConfig) -> tuple[ContrastSp
         raise ContrastError(f"--transition {config.transition}: expected {why}")
     detection = detect(recording, config) if recording.log_likelihood is not None else None
     if recording.log_likelihood is not None and detection is None and not chosen:
-        raise ContrastError(f"{recording.source}: no response is scored under every checkpoint; give --split STEP or --ends")
+        raise ContrastError(
+            f"{recording.source}: no split has responses that are scored under both of its windows; give --split STEP or --ends"
+        )
     return _with_stages(_step_spec(recording, steps, config, detection), recording), detection
 
 
@@ -230,31 +232,36 @@ def prompt_codes(recording: Recording) -> np.ndarray:
 def detect(recording: Recording, config: RunConfig) -> Detection | None:
     """Scan the windows and keep the curve whose peak stands out most (largest lower limit of peak minus median).
 
-    A transition found at any window is preferred over a larger unproven peak. None when no response is scored under every
-    checkpoint (banded sampling).
+    A transition found at any window is preferred over a larger unproven peak. None when responses are scored so near their own
+    checkpoint (banded sampling) that no split has responses scored under both of its windows.
     """
     assert recording.log_likelihood is not None  # noqa: S101 - the caller looked
     steps, log_likelihood = np.array(recording.steps), recording.log_likelihood
-    full = np.isfinite(log_likelihood).all(axis=1)
-    if not full.any():
-        return None
-    prompt = np.unique(prompt_codes(recording)[full], return_inverse=True)[1]
-    drawn = drawn_columns(recording)[full]
+    drawn, prompt = drawn_columns(recording), prompt_codes(recording)
     best: tuple[tuple[bool, float], Detection] | None = None
     for window in [config.window] if config.window else windows_to_scan(steps.size):
         if 2 * window > steps.size:
             raise ContrastError(f"--window {window}: expected at most {steps.size // 2} for {steps.size} checkpoints")
-        curve = transition_curve(log_likelihood[full], drawn, prompt, steps, window)
+        curve = transition_curve(log_likelihood, drawn, prompt, steps, window)
+        if not curve.ess.any():
+            continue
         transition, *others = find_transitions(curve, _learning_rate(recording, curve))
-        rise = curve.curve.max() - np.median(curve.curve)
-        loo = curve.leave_one_out()
-        spread = np.std(loo.max(axis=1) - np.median(loo, axis=1)) * np.sqrt(max(loo.shape[0] - 1, 1))
-        rank = (transition.found, float(rise - 2 * spread))
+        rank = (transition.found, _stands_out(curve))
         if best is None or rank > best[0]:
             best = (rank, Detection(curve, transition, tuple(others)))
-    if best is None:
+    if best is None and steps.size < 2:
         raise ContrastError(f"{recording.source}: expected at least two checkpoints, found {steps.size}")
-    return _chosen_transition(best[1], config)
+    return None if best is None else _chosen_transition(best[1], config)
+
+
+def _stands_out(curve: TransitionCurve) -> float:
+    """Peak minus median over the known splits, less two of its standard errors."""
+    known = np.isfinite(curve.curve)
+    if not known.any():
+        return float("-inf")
+    values, loo = curve.curve[known], curve.leave_one_out()[:, known]
+    spread = np.std(loo.max(axis=1) - np.median(loo, axis=1)) * np.sqrt(max(loo.shape[0] - 1, 1))
+    return float(values.max() - np.median(values) - 2 * spread)
 
 
 def _chosen_transition(detection: Detection, config: RunConfig) -> Detection:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import prompts
+from agent.checks import check_cautions, checks_of, why_unknown
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
 from agent.records import (
@@ -34,6 +35,7 @@ from agent.wording import (
     order_sentence,
     parameter_sentence,
     transition_sentence,
+    unknown_sentence,
 )
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
@@ -53,6 +55,8 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     last = {t.parameter_id: t for t in tests}
     measured = Measurement(work, work.get(state["accepted"]))
     contrast = contrast_record(work, spec)
+    checks = checks_of(work)
+    unknown = why_unknown(checks)
     detectable = bool(state["detectable"]) and (measured.total.printable or bool(state["accepted"]))
     tested = work.get([*state["accepted"], *state["rejected"]]) if detectable else []
     parameters = [after_review(work, measured, p, last.get(p.id), state) for p in tested]
@@ -61,8 +65,10 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
     accepted = [p for p in parameters if p.verdict == "accepted"]
     joint = measured.share(measured.joint) if accepted else None
     residual = measured.share(measured.joint.residual()) if accepted and not measured.total.qualifier else None
-    smallest = measured.smallest_detectable
-    total = measured.total.change.estimate
+    smallest = None if unknown else measured.smallest_detectable
+    change = Estimate(estimate=None, n=measured.confirm.s.size, note=f"unknown: {unknown}") if unknown else measured.total.change
+    total = change.estimate
+    known = spec.likelihoods and not unknown
     others = other_transitions(work)
     length = measured.length_finding() if detectable else None
     rotation = rotation_record(work)
@@ -77,18 +83,19 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         proposer=work.proposer.id,
         judge=work.judge.id,
         contrast=contrast,
-        sentences=tuple(_sentences(contrast, transition, detectable, accepted, joint, measured.total.change, smallest, others, order)),
+        sentences=tuple(_sentences(contrast, transition, unknown, detectable, accepted, joint, change, smallest, others, order)),
         detectable=detectable,
-        change=measured.total.change,
+        change=change,
         change_is_bound=measured.total.bound is not None,
-        jensen_shannon=total_change(measured.confirm, "jensen_shannon").estimate if spec.likelihoods else None,
-        total_variation=total_change(measured.confirm, "total_variation").estimate if spec.likelihoods else None,
-        prefix_change=prefix_change(work, spec),
+        jensen_shannon=total_change(measured.confirm, "jensen_shannon").estimate if known else None,
+        total_variation=total_change(measured.confirm, "total_variation").estimate if known else None,
+        prefix_change=prefix_change(work, spec) if known else {},
         joint=joint,
         residual=residual,
         length=length,
         parameters=tuple(parameters),
         transition=transition,
+        checks=checks,
         other_transitions=others,
         order=order,
         events=tuple(place.event for place in places),
@@ -99,7 +106,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         smallest_detectable_share=smallest / total if detectable and smallest is not None and total else None,
         rounds=state["round"],
         stopped=state["stopped"],
-        cautions=tuple(_cautions(work, measured, contrast, parameters, transition, smallest)),
+        cautions=(*check_cautions(checks), *_cautions(work, measured, contrast, parameters, transition, smallest, unknown)),
         notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work)),
         sensitivity=_sensitivity(work, spec, measured),
         rotation=rotation,
@@ -189,6 +196,7 @@ def versions() -> dict[str, str]:
 def _sentences(
     contrast: ContrastRecord,
     transition: TransitionRecord | None,
+    unknown: str,
     detectable: bool,
     accepted: list[ParameterFinding],
     joint: Estimate | None,
@@ -199,6 +207,8 @@ def _sentences(
 ) -> list[str]:
     out = [] if transition is None else [transition_sentence(transition, contrast)]
     out += [further_sentence(others)] if others else []
+    if unknown:
+        return [*out, unknown_sentence(contrast, unknown)]
     if not detectable:
         return [*out, nothing_sentence(contrast, change, smallest)]
     if not accepted:
@@ -257,7 +267,10 @@ def _cautions(
     parameters: list[ParameterFinding],
     transition: TransitionRecord | None,
     smallest: float | None,
+    unknown: str,
 ) -> list[str]:
+    if unknown:
+        return []
     out = [f"Shares are measured on the confirm half ({measured.confirm.s.size} of {work.contrast.s.size} responses)."]
     total = measured.total
     if total.bound is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent.checks import checks_of, why_unknown
 from agent.contrasts import ContrastSpec
 from agent.decide import Rule, decide
 from agent.errors import ReplyError
@@ -34,10 +35,11 @@ def load(state: LoopState, work: Workbench) -> LoopState:
 
 
 def detect(state: LoopState, work: Workbench) -> LoopState:
-    """Choose the contrast and see whether anything changed at all."""
+    """Choose the contrast, see whether the responses stand for it, and whether anything changed at all."""
     spec, _ = work.chosen
-    detectable = not spec.likelihoods or total_change(work.confirm).low >= work.config.min_change
-    stopped = "" if detectable else "no detectable change"
+    why = why_unknown(checks_of(work))
+    detectable = not why and (not spec.likelihoods or total_change(work.confirm).low >= work.config.min_change)
+    stopped = why or ("" if detectable else "no detectable change")
     work.progress("contrast", {"before": spec.before, "after": spec.after, "detectable": detectable})
     return {"contrast": spec.plain(), "detectable": detectable, "stopped": stopped}
 

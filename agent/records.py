@@ -241,13 +241,13 @@ class TestRecord(Record):
 
 
 class TransitionRecord(Record):
-    """The transition curve D(t*) for the window that was used, and what was found on it."""
+    """The transition curve D(t*) for the window that was used, and what was found on it; None where a split is unknown."""
 
     window: int
     splits: tuple[float, ...]
-    curve: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    curve: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
     found: bool
     peak: Estimate
     prominence: Estimate
@@ -257,6 +257,34 @@ class TransitionRecord(Record):
     ess_fifth_percentile: float | None = None
     weight_check_failures: int = 0
     weight_checks: int = 0
+
+
+class ChecksRecord(Record):
+    """Whether the responses stand for the two sides, with likelihoods (METHOD 2, 2b).
+
+    Attributes:
+        anchors: Steps at which the responses used were sampled.
+        covered: Effective sample size and mean weights say that the responses stand for both sides.
+        ess_fifth_percentile: 5th percentile over prompts of the contrast's effective sample size.
+        mean_weight: Mean unnormalised weight over prompts, 1 when the sampled checkpoints cover both sides.
+        balance: E[s] under the mean of both sides, 0 by construction; `balanced` when it is within its error.
+        calibration: Slope of the posterior of the checkpoint a response was drawn at; 1 when it was drawn by the law it is scored by.
+        sampled_otherwise: It was not.
+        unknown_splits: Splits of the transition curve that are unknown, of `splits`.
+        n_unscored: Responses left out for lack of a log-probability.
+    """
+
+    anchors: tuple[int, ...]
+    covered: bool
+    ess_fifth_percentile: float
+    mean_weight: Estimate
+    balance: Estimate
+    balanced: bool
+    calibration: Estimate
+    sampled_otherwise: bool
+    unknown_splits: int = 0
+    splits: int = 0
+    n_unscored: int = 0
 
 
 class OrderRecord(Record):
@@ -422,6 +450,7 @@ class Findings(Record):
         change: Total change D (linear) with interval; `change_is_bound` when it is only bounded below (no likelihoods).
         joint: Joint share of the accepted set; `residual` = 1 - joint.
         length: What length alone shows (always reported, never a discovery).
+        checks: With likelihoods, whether the responses stand for the two sides; when they do not, `change` has no number.
         other_transitions: Places of the further transitions of the run, by height; `--transition 2` analyses the second one.
         order: What moved before what, for every pair of things that have a place on the step axis.
         events: These things with their places, earliest first.
@@ -457,6 +486,7 @@ class Findings(Record):
     length: ParameterFinding | None
     parameters: tuple[ParameterFinding, ...]
     transition: TransitionRecord | None
+    checks: ChecksRecord | None = None
     other_transitions: tuple[Estimate, ...] = ()
     order: tuple[OrderRecord, ...] = ()
     events: tuple[EventRecord, ...] = ()

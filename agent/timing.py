@@ -37,9 +37,9 @@ def transition_record(work: Workbench) -> TransitionRecord | None:
     return TransitionRecord(
         window=curve.window,
         splits=tuple(float(s) for s in curve.split_steps),
-        curve=tuple(float(v) for v in curve.curve),
-        low=tuple(float(v) for v in low),
-        high=tuple(float(v) for v in high),
+        curve=_plain(curve.curve),
+        low=_plain(low),
+        high=_plain(high),
         found=found.found,
         peak=step,
         prominence=estimate_of(found.ratio, n),
@@ -50,6 +50,10 @@ def transition_record(work: Workbench) -> TransitionRecord | None:
         weight_check_failures=0 if weights is None else int(weights.failed.sum()),
         weight_checks=0 if weights is None else int(weights.failed.size),
     )
+
+
+def _plain(values: np.ndarray) -> tuple[float | None, ...]:
+    return tuple(float(v) if np.isfinite(v) else None for v in values)
 
 
 def other_transitions(work: Workbench) -> tuple[Estimate, ...]:
@@ -151,13 +155,9 @@ def training_record(training: TrainingTrace | None) -> TrainingTraceRecord | Non
     """The training log as plain values; NaN becomes None."""
     if training is None:
         return None
-
-    def plain(values: np.ndarray) -> tuple[float | None, ...]:
-        return tuple(float(v) if np.isfinite(v) else None for v in values)
-
     return TrainingTraceRecord(
         steps=tuple(int(s) for s in training.step),
-        grad_norm=plain(training.grad_norm),
-        loss=plain(training.loss),
-        learning_rate=plain(training.learning_rate),
+        grad_norm=_plain(training.grad_norm),
+        loss=_plain(training.loss),
+        learning_rate=_plain(training.learning_rate),
     )

@@ -74,6 +74,19 @@ def parameter_sentence(found: ParameterFinding) -> str:
     return out + "."
 
 
+def shown_numbers(e: Estimate) -> str:
+    """`0.98 [0.95, 1.02]`, or the note where there is no number."""
+    if e.estimate is None:
+        return e.note
+    limits = "" if e.low is None or e.high is None else f" [{e.low:z.2f}, {e.high:z.2f}]"
+    return f"{e.estimate:z.2f}{limits}"
+
+
+def unknown_sentence(contrast: ContrastRecord, why: str) -> str:
+    """A total change that is not known, and why."""
+    return f"How much changed between {contrast.before} and {contrast.after} is unknown: {why}."
+
+
 def nothing_sentence(contrast: ContrastRecord, change: Estimate, smallest: float | None) -> str:
     """Nothing to be found, and what size would have been."""
     size = "" if smallest is None else f" A parameter showing a change of {smallest:z.3f} or more would have been found at this size."

@@ -265,13 +265,11 @@ class Workbench:
 
     @cached_property
     def weights(self) -> StepWeights | None:
-        """Importance weights of the contrast's responses at every checkpoint; None where they are not scored everywhere."""
+        """Importance weights of the contrast's responses at every checkpoint; None without likelihoods."""
         log_likelihood = self.recording.log_likelihood
         if log_likelihood is None or not self.contrast.likelihoods:
             return None
         index = self.contrast.index
-        if not np.isfinite(log_likelihood[index]).all():
-            return None
         prompt = np.unique(prompt_codes(self.recording)[index], return_inverse=True)[1]
         return step_weights(log_likelihood[index], drawn_columns(self.recording)[index], prompt)
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import logsumexp, xlogy
 
 from probes.errors import SampleError, ShapeError
+from probes.mixture import Mixture, contrast_floor, covered, usable_rows
 from probes.resampling import MIN_PROMPTS, Interval, jackknife, within_prompt_groups
 
 Kind = Literal["linear", "jensen_shannon", "total_variation"]
@@ -58,6 +59,7 @@ class Contrast:
         ess: `(n_prompts,)` effective sample size `(sum w)^2 / sum w^2`.
         mean_weight, mean_weight_error: `(n_prompts,)` mean of the unnormalised weights `m/q` (1 when the anchors cover m)
             and its standard error; NaN without likelihoods.
+        n_unscored: Responses left out because a log-probability that the contrast needs is missing.
     """
 
     s: np.ndarray
@@ -69,6 +71,7 @@ class Contrast:
     ess: np.ndarray = field(default_factory=lambda: np.empty(0))
     mean_weight: np.ndarray = field(default_factory=lambda: np.empty(0))
     mean_weight_error: np.ndarray = field(default_factory=lambda: np.empty(0))
+    n_unscored: int = 0
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same responses."""
@@ -87,6 +90,18 @@ class Contrast:
     def by_prompt(self) -> bool:
         """True when the jackknife leaves out prompts, False when it leaves out parts of prompts."""
         return self.n_prompts >= MIN_PROMPTS
+
+    @property
+    def covered(self) -> bool:
+        """Whether the responses stand for both sides: with likelihoods enough effective ones a prompt, and weights that average 1."""
+        if not self.likelihoods or self.ess.size == 0:
+            return True
+        floor = contrast_floor(np.bincount(self.prompt))
+        return bool(covered(*(x[:, None] for x in (self.ess, self.mean_weight, self.mean_weight_error, floor)))[0])
+
+    def balance(self) -> Interval:
+        """`E_m[s|q]`, which is 0 for both halves of m weigh the same, mean over prompts with its interval; only with likelihoods."""
+        return jackknife_mean(self, self.s)
 
     def complete(self, rows: np.ndarray) -> np.ndarray:
         """Of `rows` (int rows or mask) those whose prompt still has responses on both sides; with likelihoods all of them."""
@@ -162,25 +177,6 @@ def mixture_log_probability(log_likelihood: np.ndarray, columns: np.ndarray) -> 
     return np.asarray(logsumexp(log_likelihood[:, columns], axis=1) - np.log(columns.size))
 
 
-def anchor_log_density(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray) -> np.ndarray:
-    """Log of the balance-heuristic density `q(x) = sum_a n_a P_a(x) / sum_a n_a`, per prompt.
-
-    Args:
-        log_likelihood: `(n, n_steps)` nats, no NaN.
-        drawn_at: `(n,)` column at which each response was sampled (its anchor).
-        prompt: `(n,)` codes `0..P-1`; `n_a` counts the responses of that prompt drawn at a.
-
-    Returns:
-        `(n,)` log q(x).
-    """
-    count = np.zeros((int(prompt.max()) + 1, log_likelihood.shape[1]))
-    np.add.at(count, (prompt, drawn_at), 1.0)
-    anchors = np.flatnonzero(count.any(axis=0))
-    with np.errstate(divide="ignore"):
-        log_share = np.log(count[:, anchors] / count.sum(axis=1, keepdims=True))
-    return np.asarray(logsumexp(log_likelihood[:, anchors] + log_share[prompt], axis=1))
-
-
 def likelihood_contrast(
     log_likelihood: np.ndarray,
     drawn_at: np.ndarray,
@@ -189,10 +185,11 @@ def likelihood_contrast(
     right: np.ndarray,
     index: np.ndarray | None = None,
 ) -> Contrast:
-    """Contrast of two windows of checkpoints from responses drawn at any anchors and scored under all (METHOD 2b).
+    """Contrast of two windows of checkpoints from responses drawn at any anchors (METHOD 2b).
 
-    Responses not scored everywhere (banded sampling) are used only when drawn inside the two windows, and then need
-    likelihoods there only.
+    Responses drawn at anchors that are scored under both windows and under each other are used (`probes.mixture.usable_rows`): all of
+    them when everything is scored everywhere, those in and near the windows with banded scoring. A response that lacks a
+    log-probability is left out and counted.
 
     Args:
         log_likelihood: `(n, n_steps)` nats, NaN where not scored.
@@ -209,35 +206,38 @@ def likelihood_contrast(
         SampleError: No response is scored in both windows.
     """
     index = np.arange(prompt.size) if index is None else index
-    windows = np.concatenate([left, right])
-    anchors = np.unique(drawn_at)
-    usable = np.isfinite(log_likelihood[:, np.union1d(windows, anchors)]).all(axis=1)
-    if not usable.all():
-        usable = np.isin(drawn_at, windows) & np.isfinite(log_likelihood[:, windows]).all(axis=1)
-    if not usable.any():
+    usable = usable_rows(log_likelihood, drawn_at, np.concatenate([left, right]))
+    rows = usable.rows
+    if not rows.any():
         raise SampleError("expected responses scored under every checkpoint of both windows, found none")
-    log_likelihood, drawn_at, index = log_likelihood[usable], drawn_at[usable], index[usable]
-    _, code = np.unique(prompt[usable], return_inverse=True)
+    log_likelihood, index = log_likelihood[rows], index[rows]
+    _, code = np.unique(prompt[rows], return_inverse=True)
     log_l = mixture_log_probability(log_likelihood, left)
     log_r = mixture_log_probability(log_likelihood, right)
+    mixture = Mixture.of(log_likelihood, drawn_at[rows], code)
+    log_m = np.logaddexp(log_l, log_r) - np.log(2)
+    w = mixture.weights(log_m[:, None])
     s = np.tanh((log_l - log_r) / 2)
-    log_raw = np.logaddexp(log_l, log_r) - np.log(2) - anchor_log_density(log_likelihood, drawn_at, code)
-    return _weighted_contrast(s, log_raw, code, index)
+    return Contrast(
+        s=s,
+        weight=_normalised(log_m - mixture.log_q, code),
+        prompt=code,
+        likelihoods=True,
+        group=jackknife_groups(code, s),
+        index=index,
+        ess=w.ess[:, 0],
+        mean_weight=w.mean[:, 0],
+        mean_weight_error=w.error[:, 0],
+        n_unscored=usable.n_unscored,
+    )
 
 
-def _weighted_contrast(s: np.ndarray, log_raw: np.ndarray, code: np.ndarray, index: np.ndarray) -> Contrast:
-    n = np.bincount(code)
-    raw = np.exp(log_raw)
-    mean = np.bincount(code, weights=raw) / n
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(np.maximum(np.bincount(code, weights=raw**2) / n - mean**2, 0) / (n - 1))
+def _normalised(log_raw: np.ndarray, code: np.ndarray) -> np.ndarray:
     # relative to the largest of its prompt no weight is lost where anchors miss the windows by hundreds of nats (mean_weight says so)
-    top = np.full(n.size, -np.inf)
+    top = np.full(int(code.max()) + 1, -np.inf)
     np.maximum.at(top, code, log_raw)
     weight = np.exp(log_raw - top[code])
-    weight /= np.bincount(code, weights=weight)[code]
-    ess = 1 / np.bincount(code, weights=weight**2)
-    return Contrast(s, weight, code, True, jackknife_groups(code, s), index, ess, mean, error)
+    return np.asarray(weight / np.bincount(code, weights=weight)[code])
 
 
 def total_change(contrast: Contrast, kind: Kind = "linear") -> Interval:

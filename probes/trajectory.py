@@ -1,9 +1,9 @@
 """The course of a judged label along the run from one judged set, and its onset (METHOD 2b, 4).
 
 The expected level at checkpoint t is `sum_i W_ti a_i` with `W_ti = P_t(x_i)/q(x_i)` normalised within prompt, averaged
-over prompts. A prompt at a step where the effective sample size is below `MIN_ESS`, or whose unnormalised weights do not
-average 1 within their error, is unknown there, never extrapolated; a step is unknown when fewer than half of the
-prompts are known.
+over prompts: the same prompts at every step, so that the course never moves because the mix of prompts does. A step for which the
+responses do not stand (`probes.mixture.covered`: effective sample size, weight checks) is unknown, never extrapolated. A prompt that is
+unknown at most of the steps that others know is left out of the whole course, and counted.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.dissimilarity import anchor_log_density
+from probes.mixture import MIN_ESS, Mixture, Weights, covered, sum_by, usable_rows, weights_of
 from probes.resampling import Interval, jackknife
 
-MIN_ESS = 4.0
-"""Floor of the effective sample size per prompt and step."""
-WEIGHT_CHECK_ERRORS = 4.0
-"""Unnormalised weights must average 1 within this many standard errors (plus .05)."""
+__all__ = ["MIN_ESS", "Course", "Onset", "StepWeights", "course", "onset", "step_weights"]
+
+StepWeights = Weights
+"""Importance weights of every response at every checkpoint, `k = n_steps` (one set serves every label of the run)."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class Course:
 
     Attributes:
         steps: `(n_steps,)`.
-        per_prompt: `(n_prompts, n_steps)` expected level, NaN where unknown.
-        estimate: `(n_steps,)` mean over the known prompts, NaN where the step is unknown.
+        per_prompt: `(n_prompts, n_steps)` expected level, NaN at unknown steps and for prompts that are left out.
+        estimate: `(n_steps,)` mean over prompts, the same at every step; NaN where the step is unknown.
         low, high: `(n_steps,)` 95% prompt-jackknife limits.
         ess: `(n_prompts, n_steps)` effective sample sizes.
         n_failed_checks: (prompt, step) pairs that failed the weight check.
+        n_prompts_left_out: Prompts that are unknown at most of the steps that others know.
     """
 
     steps: np.ndarray
@@ -41,43 +42,26 @@ class Course:
     high: np.ndarray
     ess: np.ndarray
     n_failed_checks: int
-
-
-@dataclass(frozen=True)
-class StepWeights:
-    """Importance weights of every response at every checkpoint (one set serves every label of the run).
-
-    Attributes:
-        raw: `(n, n_steps)` unnormalised `P_t(x)/q(x)`.
-        prompt: `(n,)` codes `0..P-1`.
-        ess: `(n_prompts, n_steps)`.
-        failed: `(n_prompts, n_steps)` True where the weight check fails.
-    """
-
-    raw: np.ndarray
-    prompt: np.ndarray
-    ess: np.ndarray
-    failed: np.ndarray
+    n_prompts_left_out: int = 0
 
 
 def step_weights(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray) -> StepWeights:
-    """Weights `P_t(x)/q(x)` with their effective sample size and check; `log_likelihood (n, n_steps)` nats without NaN."""
-    raw = np.exp(log_likelihood - anchor_log_density(log_likelihood, drawn_at, prompt)[:, None])
-    n_prompts = int(prompt.max()) + 1
-    n = np.bincount(prompt, minlength=n_prompts)[:, None]
-    total, square = _sum_by(prompt, raw, n_prompts), _sum_by(prompt, raw**2, n_prompts)
-    mean = total / n
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ess = total**2 / square
-        error = np.sqrt(np.maximum(square / n - mean**2, 0) / np.maximum(n - 1, 1))
-    failed = np.abs(mean - 1) > WEIGHT_CHECK_ERRORS * error + 0.05
-    return StepWeights(raw, prompt, ess, failed)
+    """Weights `P_t(x)/q(x)` of every response at every checkpoint, with their effective sample size and check.
 
-
-def _sum_by(prompt: np.ndarray, values: np.ndarray, n_prompts: int) -> np.ndarray:
-    indicator = np.zeros((n_prompts, prompt.size))
-    indicator[prompt, np.arange(prompt.size)] = 1.0
-    return np.asarray(indicator @ values)
+    Args:
+        log_likelihood: `(n, n_steps)` nats, NaN where not scored: there each step has its own mixture, of the anchors scored there.
+        drawn_at: `(n,)` column at which each response was sampled.
+        prompt: `(n,)` codes `0..P-1`.
+    """
+    if np.isfinite(log_likelihood).all():
+        return Mixture.of(log_likelihood, drawn_at, prompt).weights(log_likelihood)
+    log_raw = np.full(log_likelihood.shape, np.nan)
+    for t in range(log_likelihood.shape[1]):
+        rows = usable_rows(log_likelihood, drawn_at, np.array([t])).rows
+        if rows.any():
+            mixture = Mixture.of(log_likelihood[rows], drawn_at[rows], prompt[rows])
+            log_raw[rows, t] = log_likelihood[rows, t] - mixture.log_q
+    return weights_of(log_raw, prompt, int(prompt.max()) + 1)
 
 
 def course(weights: StepWeights, level: np.ndarray, steps: np.ndarray) -> Course:
@@ -91,20 +75,35 @@ def course(weights: StepWeights, level: np.ndarray, steps: np.ndarray) -> Course
     Returns:
         The course with prompt-jackknife limits.
     """
-    known = np.isfinite(level)
+    rows = np.isfinite(level)
     n_prompts = weights.ess.shape[0]
-    mass = _sum_by(weights.prompt[known], weights.raw[known], n_prompts)
-    top = _sum_by(weights.prompt[known], weights.raw[known] * level[known, None], n_prompts)
+    mass = sum_by(weights.prompt[rows], weights.raw[rows], n_prompts)
+    top = sum_by(weights.prompt[rows], weights.raw[rows] * level[rows, None], n_prompts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        per_prompt = np.where((mass > 0) & (weights.ess >= MIN_ESS) & ~weights.failed, top / mass, np.nan)
+        per_prompt = np.where(mass > 0, top / mass, np.nan)
+    kept, known = _kept(weights, np.isfinite(per_prompt))
+    per_prompt[~kept] = np.nan
+    per_prompt[:, ~known] = np.nan
     estimate, low, high = (np.full(steps.size, np.nan) for _ in range(3))
-    for t in range(steps.size):
-        column = per_prompt[:, t]
-        finite = np.isfinite(column)
-        if 2 * finite.sum() >= column.size and finite.any():
-            interval = jackknife(float(column[finite].mean()), _leave_one_out_mean(column[finite]))
-            estimate[t], low[t], high[t] = interval.estimate, interval.low, interval.high
-    return Course(steps, per_prompt, estimate, low, high, weights.ess, int(weights.failed.sum()))
+    for t in np.flatnonzero(known):
+        values = per_prompt[kept, t]
+        interval = jackknife(float(values.mean()), _leave_one_out_mean(values))
+        estimate[t], low[t], high[t] = interval.estimate, interval.low, interval.high
+    return Course(steps, per_prompt, estimate, low, high, weights.ess, int(weights.failed.sum()), int((~kept).sum()))
+
+
+def _kept(weights: StepWeights, has_level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts that make the course `(n_prompts,)`, and steps known for them `(n_steps,)`.
+
+    Prompts known at half of the steps that half of the prompts know; then the steps covered for these, at which each of them has a level.
+    """
+    cells = weights.known & has_level
+    steps = 2 * cells.sum(axis=0) >= cells.shape[0]
+    kept = 2 * cells[:, steps].sum(axis=1) >= max(int(steps.sum()), 1)
+    if not kept.any() or 2 * kept.sum() < kept.size:
+        return np.zeros_like(kept), np.zeros_like(steps)
+    known = steps & covered(weights.ess[kept], weights.mean[kept], weights.error[kept])
+    return kept, known & has_level[kept].all(axis=0)
 
 
 def _leave_one_out_mean(values: np.ndarray) -> np.ndarray:

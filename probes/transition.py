@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.dissimilarity import anchor_log_density
 from probes.errors import SampleError
+from probes.mixture import Mixture, Weights, contrast_floor, sum_by, usable_rows, weights_of
 from probes.resampling import Interval, jackknife
-from probes.threads import one_blas_thread
 
 PEAK_OVER_MEDIAN = 2.0
 """A transition's peak is at least this many times the median of the curve (METHOD 4)."""
@@ -29,9 +28,10 @@ class TransitionCurve:
         window: L, checkpoints per side.
         first_right: `(n_splits,)` column of the first right checkpoint of each split.
         split_steps: `(n_splits,)` step of each split: midway between the two checkpoints it separates.
-        per_prompt: `(n_prompts, n_splits)` D per prompt, in [0, 1].
+        per_prompt: `(n_prompts, n_splits)` D per prompt, in [0, 1]; NaN at a split that is unknown.
         ess: `(n_prompts, n_splits)` effective sample size.
         mean_weight, mean_weight_error: `(n_prompts, n_splits)` weight check: 1 within its error when the anchors cover m.
+        n_unscored: Responses left out at some split because a log-probability is missing there.
     """
 
     window: int
@@ -41,6 +41,7 @@ class TransitionCurve:
     ess: np.ndarray
     mean_weight: np.ndarray
     mean_weight_error: np.ndarray
+    n_unscored: int = 0
 
     @property
     def curve(self) -> np.ndarray:
@@ -62,10 +63,13 @@ class TransitionCurve:
 def transition_curve(
     log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, steps: np.ndarray, window: int
 ) -> TransitionCurve:
-    """D(t*) for windows of `window` checkpoints, from responses drawn at any anchors and scored under all.
+    """D(t*) for windows of `window` checkpoints, from responses drawn at any anchors.
+
+    A split whose windows the responses do not stand for (`probes.mixture.covered`) is unknown: NaN for every prompt, so that the curve
+    is a mean over the same prompts everywhere.
 
     Args:
-        log_likelihood: `(n, n_steps)` nats; every response scored under every checkpoint.
+        log_likelihood: `(n, n_steps)` nats; NaN where not scored (see `probes.mixture.usable_rows`).
         drawn_at: `(n,)` column at which each response was sampled.
         prompt: `(n,)` codes `0..P-1`.
         steps: `(n_steps,)` ascending step numbers.
@@ -77,31 +81,56 @@ def transition_curve(
     Raises:
         SampleError: Fewer than `2 * window` checkpoints.
     """
-    n_steps = steps.size
+    n_steps, n_prompts = steps.size, int(prompt.max()) + 1
     if 2 * window > n_steps:
         raise SampleError(f"window {window}: expected at least {2 * window} checkpoints, found {n_steps}")
+    first_right = np.arange(window, n_steps - window + 1)
+    n_unscored = 0
+    if np.isfinite(log_likelihood).all():
+        mixture = Mixture.of(log_likelihood, drawn_at, prompt)
+        s, log_m = _both_windows(log_likelihood, window)
+        parts = [_at_splits(s, log_m - mixture.log_q[:, None], prompt, n_prompts)]
+    else:
+        parts = []
+        for at in first_right:
+            columns = np.arange(at - window, at + window)
+            usable = usable_rows(log_likelihood, drawn_at, columns)
+            n_unscored = max(n_unscored, usable.n_unscored)
+            parts.append(_at_one_split(log_likelihood, drawn_at, prompt, n_prompts, columns, usable.rows))
+    d = np.concatenate([values for values, _ in parts], axis=1)
+    ess, mean, error = (np.concatenate([getattr(w, name) for _, w in parts], axis=1) for name in ("ess", "mean", "error"))
+    known = [w.covered(contrast_floor(np.bincount(w.prompt, minlength=n_prompts))[:, None]) for _, w in parts]
+    d[:, ~np.concatenate(known)] = np.nan
+    return TransitionCurve(window, first_right, (steps[first_right - 1] + steps[first_right]) / 2, d, ess, mean, error, n_unscored)
+
+
+def _both_windows(log_likelihood: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pair s and log m `(n, n_splits)` of the windows left and right of every split."""
     # relative to each response's most likely checkpoint nothing overflows, and what underflows has no weight in either window
     top = log_likelihood.max(axis=1, keepdims=True)
-    probability = np.exp(log_likelihood - top)
-    means = np.lib.stride_tricks.sliding_window_view(probability, window, axis=1).mean(axis=2)
-    left, right = means[:, : n_steps - 2 * window + 1], means[:, window:]
-    density = np.exp(anchor_log_density(log_likelihood, drawn_at, prompt) - top[:, 0])
+    means = np.lib.stride_tricks.sliding_window_view(np.exp(log_likelihood - top), window, axis=1).mean(axis=2)
+    left, right = means[:, : means.shape[1] - window], means[:, window:]
     total = left + right
     with np.errstate(invalid="ignore", divide="ignore"):
-        s = np.where(total > 0, (left - right) / total, 0.0)
-        raw = total / 2 / density[:, None]
-    indicator = np.zeros((int(prompt.max()) + 1, prompt.size))
-    indicator[prompt, np.arange(prompt.size)] = 1.0
-    n = indicator.sum(axis=1)[:, None]
-    with one_blas_thread():
-        sum_w, sum_w2, sum_ws2 = (indicator @ values for values in (raw, raw**2, raw * s**2))
-    mean = sum_w / n
+        return np.where(total > 0, (left - right) / total, 0.0), np.log(total / 2) + top
+
+
+def _at_splits(s: np.ndarray, log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int) -> tuple[np.ndarray, Weights]:
+    weights = weights_of(log_raw, prompt, n_prompts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        per_prompt = sum_ws2 / sum_w
-        ess = sum_w**2 / sum_w2
-        error = np.sqrt(np.maximum(sum_w2 / n - mean**2, 0) / (n - 1))
-    first_right = np.arange(window, n_steps - window + 1)
-    return TransitionCurve(window, first_right, (steps[first_right - 1] + steps[first_right]) / 2, per_prompt, ess, mean, error)
+        return sum_by(prompt, weights.raw * s**2, n_prompts) / sum_by(prompt, weights.raw, n_prompts), weights
+
+
+def _at_one_split(
+    log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, n_prompts: int, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, Weights]:
+    """The same where not everything is scored: a split's own mixture, of the anchors that are scored there."""
+    if not rows.any():
+        nothing = np.full((n_prompts, 1), np.nan)
+        return nothing.copy(), Weights(np.zeros((prompt.size, 1)), prompt, np.zeros((n_prompts, 1)), nothing, nothing)
+    mixture = Mixture.of(log_likelihood[rows], drawn_at[rows], prompt[rows])
+    s, log_m = _both_windows(log_likelihood[np.ix_(rows, columns)], columns.size // 2)
+    return _at_splits(s, log_m - mixture.log_q[:, None], prompt[rows], n_prompts)
 
 
 def windows_to_scan(n_steps: int) -> list[int]:
@@ -181,6 +210,8 @@ def _tested(curve: TransitionCurve, peak: int, learning_rate: np.ndarray | None)
     reason = _why_not(ratio, "")
     if not reason and values.size > 2 and peak in (0, values.size - 1):
         reason = "the curve is highest at its end: it does not come down on both sides"  # as where behaviour only drifts
+    if not reason and not np.isfinite(values[max(peak - 1, 0) : peak + 2]).all():
+        reason = "the curve is unknown next to its highest known value: too little was sampled there"
     if not reason and learning_rate is not None:
         known = np.isfinite(learning_rate) & (learning_rate > 0)
         # rates below a tenth of the largest (the foot of warm-up, the tail of decay) would divide by almost nothing

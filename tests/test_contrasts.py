@@ -204,18 +204,55 @@ def test_a_side_without_responses_is_named(run: Recording) -> None:
         build_contrast(bare, spec)
 
 
-def test_responses_scored_nearby_only_need_a_choice(run: Recording) -> None:
-    """When no response is scored everywhere there is no curve: a chosen contrast still works, an unchosen one asks for the choice."""
+def _banded(run: Recording, reach: int) -> Recording:
     assert run.log_likelihood is not None
     banded = run.log_likelihood.copy()
     step = np.asarray(run.responses.step)
-    banded[np.abs(np.arange(24)[None, :] - step[:, None]) > 6] = np.nan
-    recording = replace(run, log_likelihood=banded)
+    banded[np.abs(np.arange(24)[None, :] - step[:, None]) > reach] = np.nan
+    return replace(run, log_likelihood=banded)
+
+
+def test_responses_scored_nearby_have_a_curve_as_far_as_they_reach(run: Recording) -> None:
+    """A response scored under the checkpoints within 2L-1 of its own serves windows up to L: the transition is found where it is."""
+    steps = set(np.asarray(run.responses.step).tolist())
+    detection, whole = detect(_banded(run, 7), make_config(run="planted")), detect(run, make_config(run="planted"))
+    assert detection is not None
+    assert whole is not None
+    assert detection.curve.window <= 4
+    if steps == set(range(24)):
+        assert detection.transition.step.estimate == pytest.approx(whole.transition.step.estimate, abs=1.5)
+
+
+def test_responses_scored_under_their_own_checkpoint_only_need_a_choice(run: Recording) -> None:
+    """Where no split has responses scored on both of its sides there is no curve, and a contrast has to be chosen."""
+    recording = _banded(run, 0)
     assert detect(recording, make_config(run="planted")) is None
-    with pytest.raises(ContrastError, match="no response is scored under every checkpoint; give --split STEP or --ends"):
+    with pytest.raises(
+        ContrastError, match="no split has responses that are scored under both of its windows; give --split STEP or --ends"
+    ):
         spec_of(recording)
+
+
+def test_a_single_unscored_response_is_left_out_and_nothing_else(run: Recording) -> None:
+    """One NaN does not change which responses are used: curve and contrast are those of the other responses, and it is counted."""
+    assert run.log_likelihood is not None
+    broken = run.log_likelihood.copy()
+    broken[3, 5] = np.nan
+    recording = replace(run, log_likelihood=broken)
     spec = spec_of(recording, split=12, window=3)
-    assert set(step[build_contrast(recording, spec).index]) == {12}
+    others = np.delete(np.arange(len(run.responses)), 3)
+    without = replace(run, responses=run.responses.take(others), log_likelihood=run.log_likelihood[others])
+    found, expected = build_contrast(recording, replace(spec, left=(4, 5, 6))), build_contrast(without, replace(spec, left=(4, 5, 6)))
+    assert found.n_unscored == 1
+    assert found.index.tolist() == others.tolist()
+    assert found.s == pytest.approx(expected.s)
+    assert found.weight == pytest.approx(expected.weight)
+    detection, whole = detect(recording, make_config(run="planted")), detect(without, make_config(run="planted"))
+    assert detection is not None
+    assert whole is not None
+    assert detection.curve.window == whole.curve.window
+    assert detection.curve.curve == pytest.approx(whole.curve.curve, abs=0.02)
+    assert detection.curve.n_unscored == 1
 
 
 def test_a_response_from_an_unscored_step_is_named(run: Recording) -> None:

@@ -11,7 +11,6 @@ from scipy.special import gammaln, rel_entr
 
 from probes.dissimilarity import (
     Contrast,
-    anchor_log_density,
     dissimilarity,
     leave_one_out_means,
     likelihood_contrast,
@@ -22,6 +21,7 @@ from probes.dissimilarity import (
     total_change,
 )
 from probes.errors import SampleError, ShapeError
+from probes.mixture import Mixture
 from probes.synthetic import PlantedRun, contrast_of, draw, exact_change, logistic_course, planted_run
 
 Kind = Literal["linear", "jensen_shannon", "total_variation"]
@@ -244,7 +244,7 @@ def test_anchor_density_counts_the_draws_of_each_prompt() -> None:
     for i in range(5):
         mine = drawn_at[prompt == prompt[i]]
         expected.append(np.mean([np.exp(log_likelihood[i, a]) for a in mine]))
-    assert anchor_log_density(log_likelihood, drawn_at, prompt) == pytest.approx(np.log(expected), abs=1e-12)
+    assert Mixture.of(log_likelihood, drawn_at, prompt).log_q == pytest.approx(np.log(expected), abs=1e-12)
 
 
 def test_thousands_of_nats_are_no_trouble(rng: np.random.Generator) -> None:
@@ -356,14 +356,14 @@ def test_responses_without_a_likelihood_in_the_windows_are_left_out_and_can_be_s
     assert np.bincount(found.prompt, weights=found.weight) == pytest.approx([1, 1])
 
 
-def test_banded_likelihoods_use_the_responses_drawn_in_the_windows(rng: np.random.Generator) -> None:
-    """Scored near its own checkpoint only, a response counts for the windows around it, as if the others did not exist."""
+def test_banded_likelihoods_use_the_responses_scored_in_both_windows(rng: np.random.Generator) -> None:
+    """Scored near its own checkpoint only, a response counts where windows and anchors score it, as if the others did not exist."""
     steps = 10
     drawn_at, prompt = np.repeat(np.arange(steps), 6), np.tile(np.arange(6), steps)
     log_likelihood = rng.normal(-20, 1, (60, steps))
     near = np.abs(np.arange(steps)[None, :] - drawn_at[:, None]) <= 5  # drawn at 2 to 8, a response is scored in both windows
     banded = np.where(near, log_likelihood, np.nan)
-    inside = np.isin(drawn_at, [3, 4, 5, 6])
+    inside = np.isin(drawn_at, [2, 3, 4, 5, 6, 7])  # 1 and 8 are not scored under each other, nor under all of these
     found = likelihood_contrast(banded, drawn_at, prompt, np.array([3, 4]), np.array([5, 6]))
     alone = likelihood_contrast(log_likelihood[inside], drawn_at[inside], prompt[inside], np.array([3, 4]), np.array([5, 6]))
     assert found.index.tolist() == np.flatnonzero(inside).tolist()

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probes.mixture import MIN_ESS, Weights, weights_of
 from probes.synthetic import PlantedRun, PlantedSample, draw, exact_course, logistic_course, planted_run, staggered_course
-from probes.trajectory import MIN_ESS, Course, StepWeights, course, onset, step_weights
+from probes.trajectory import Course, course, onset, step_weights
 
 N_STEPS = 31
 STEPS = 4 * np.arange(N_STEPS)
@@ -24,10 +25,8 @@ def _course(run: PlantedRun, sample: PlantedSample) -> Course:
 
 def _made(per_prompt: np.ndarray) -> Course:
     """A course with given expected levels `(n_prompts, n_steps)` and nothing unknown."""
-    ones = np.ones_like(per_prompt)
-    weights = StepWeights(ones, np.arange(per_prompt.shape[0]), 100 * ones, np.zeros_like(per_prompt, dtype=bool))
     mean = per_prompt.mean(axis=0)
-    return Course(np.arange(per_prompt.shape[1]), per_prompt, mean, mean, mean, weights.ess, 0)
+    return Course(np.arange(per_prompt.shape[1]), per_prompt, mean, mean, mean, np.full_like(per_prompt, 100), 0)
 
 
 # ---- importance weights
@@ -95,23 +94,36 @@ def test_weight_check_fails_when_the_sampler_had_another_temperature(rng: np.ran
     assert step_weights(scored, cold.drawn_at, cold.prompt).failed[:, 10:].mean() > 0.8
 
 
+def _weights(per_prompt: dict[tuple[int, int], list[float]], n_prompts: int, n_steps: int) -> Weights:
+    """Six weights for every (prompt, step): ones unless given."""
+    raw = np.ones((n_prompts, 6, n_steps))
+    for (p, t), values in per_prompt.items():
+        raw[p, :, t] = values
+    with np.errstate(divide="ignore"):
+        return weights_of(np.log(raw.reshape(-1, n_steps)), np.repeat(np.arange(n_prompts), 6), n_prompts)
+
+
 def test_steps_that_are_not_known_stay_unknown() -> None:
-    """A prompt with an effective size below the floor is NaN at that step; a step known in fewer than half of the prompts is NaN."""
-    prompt = np.repeat(np.arange(4), 6)
-    raw = np.ones((24, 3))
-    for p in range(4):
-        rows = np.flatnonzero(prompt == p)
-        if p < 3:
-            raw[rows, 2] = [6, 0, 0, 0, 0, 0]  # all weight on one response
-        if p < 2:
-            raw[rows, 1] = [2, 2, 2, 0, 0, 0]  # three of six: below the floor as well
-    indicator = np.eye(4)[prompt].T
-    ess = (indicator @ raw) ** 2 / (indicator @ raw**2)
-    found = course(StepWeights(raw, prompt, ess, np.zeros((4, 3), dtype=bool)), np.tile([0.0, 1.0], 12), np.arange(3))
+    """A step at which the effective size of the worst prompts is below the floor is unknown in every prompt, the others in none."""
+    one, three = [6.0, 0, 0, 0, 0, 0], [2.0, 2, 2, 0, 0, 0]
+    weights = _weights({(p, 2): one for p in range(3)} | {(p, 1): three for p in range(2)}, 8, 6)
+    found = course(weights, np.tile([0.0, 1.0], 24), np.arange(6))
     assert MIN_ESS == 4
-    assert np.isfinite(found.per_prompt).tolist() == [[True, False, False]] * 2 + [[True, True, False], [True, True, True]]
-    assert np.isfinite(found.estimate).tolist() == [True, True, False]
-    assert found.estimate[1] == pytest.approx(0.5)
+    assert weights.ess[0, :3] == pytest.approx([6, 3, 1])
+    assert np.isfinite(found.estimate).tolist() == [True, False, False, True, True, True]
+    assert np.isfinite(found.per_prompt).all(axis=0).tolist() == np.isfinite(found.estimate).tolist()
+    assert found.estimate[0] == pytest.approx(0.5)
+    assert found.n_prompts_left_out == 0
+
+
+def test_the_mix_of_prompts_is_the_same_at_every_step() -> None:
+    """A prompt unknown at most steps is left out everywhere: a course of prompts that do not move does not move."""
+    one = [6.0, 0, 0, 0, 0, 0]
+    level = np.repeat(np.arange(8.0), 6)  # every prompt has a level of its own, at every step
+    found = course(_weights({(p, t): one for p in (6, 7) for t in range(4)}, 8, 6), level, np.arange(6))
+    assert found.n_prompts_left_out == 2
+    assert np.isnan(found.per_prompt[6:]).all()
+    assert found.estimate == pytest.approx(np.full(6, 2.5))
 
 
 def test_missing_judgements_are_left_out_of_the_course(rng: np.random.Generator) -> None:

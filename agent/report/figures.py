@@ -84,11 +84,12 @@ def _curve_traces(findings: Findings) -> list[dict[str, Any]]:
     if transition is None:
         return []
     splits = list(transition.splits)
+    band = _band(splits, transition.low, transition.high)
     return [
         {
             "type": "scatter",
-            "x": splits + splits[::-1],
-            "y": list(transition.high) + list(transition.low)[::-1],
+            "x": [x for x, _ in band],
+            "y": [y for _, y in band],
             "fill": "toself",
             "fillcolor": _transparent(COLOURS[0]),
             "line": {"width": 0},
@@ -100,11 +101,26 @@ def _curve_traces(findings: Findings) -> list[dict[str, Any]]:
             "x": splits,
             "y": list(transition.curve),
             "mode": "lines",
+            "connectgaps": False,
             "line": {"color": COLOURS[0], "width": 2.5},
             "name": "D(t*)",
             "hovertemplate": "D %{y:.3f}<extra></extra>",
         },
     ]
+
+
+def _band(splits: list[float], low: Sequence[float | None], high: Sequence[float | None]) -> list[tuple[float | None, float | None]]:
+    """Corners of the area between two limits; a gap ends one area and begins the next."""
+    out: list[tuple[float | None, float | None]] = []
+    run: list[tuple[float, float, float]] = []
+    for x, bottom, top in [*zip(splits, low, high, strict=True), (0.0, None, None)]:
+        if bottom is not None and top is not None:
+            run.append((x, bottom, top))
+        elif run:
+            out += [(None, None)] if out else []
+            out += [(at, y) for at, _, y in run] + [(at, y) for at, y, _ in reversed(run)]
+            run = []
+    return out
 
 
 def _course_traces(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -172,12 +188,15 @@ def transition_alt(findings: Findings) -> str:
     parts = []
     transition = findings.transition
     if transition is not None and transition.curve:
-        top = max(range(len(transition.curve)), key=lambda k: transition.curve[k])
+        known = [(value, -at) for at, value in zip(transition.splits, transition.curve, strict=True) if value is not None]
+        value, at = max(known, default=(None, 0.0))
+        highest = "unknown at all of them" if value is None else f"highest at step {step(-at)} with {number(value)}"
         parts.append(
             f"Curve of the change D over {len(transition.splits)} splits "
-            f"from step {step(transition.splits[0])} to {step(transition.splits[-1])}, "
-            f"highest at step {step(transition.splits[top])} with {number(transition.curve[top])}."
+            f"from step {step(transition.splits[0])} to {step(transition.splits[-1])}, {highest}."
         )
+        if 0 < len(known) < len(transition.splits):
+            parts.append(f"It is unknown at {len(transition.splits) - len(known)} splits.")
     onsets = [f"{one_line(entry.name, 60)} at step {entry.onset.text}" for entry in ranked(findings) if entry.onset.value is not None]
     if onsets:
         parts.append(f"Onsets: {'; '.join(onsets)}.")
