@@ -18,6 +18,7 @@ from agent import (
     crystallize_command,
     organism_command,
     record_command,
+    review_command,
     score_command,
     timeline_command,
 )
@@ -86,6 +87,9 @@ app.command(name="compare", short_help="Put the order parameters of several runs
 )
 
 
+app.command(name="review", short_help="Decide on what was found, and label blind, in the browser.", epilog=review_command.EXAMPLES)(
+    review_command.review
+)
 app.command(name="bench", short_help="Measure the loop on planted problems with known answers.", epilog=bench_command.EXAMPLES)(
     bench_command.bench
 )
@@ -133,6 +137,7 @@ def discover(
     race: Annotated[str, typer.Option("--race", metavar="WHEN", help="Give up hopeless candidates early: auto, on or off.")] = "auto",
     null: Annotated[str, typer.Option("--null", metavar="KIND", help="Rerun the loop on nulls: none, permute or split.")] = "none",
     null_runs: Annotated[int, typer.Option("--null-runs", help="How many null runs.")] = 5,
+    review: Annotated[bool, typer.Option("--review", help="Stop for a reviewer, then go on with what was decided.")] = False,
     budget_usd: Annotated[float | None, typer.Option("--budget-usd", metavar="USD", help="Most dollars for LLM roles.")] = None,
     max_calls: Annotated[int | None, typer.Option("--max-calls", metavar="N", help="Most requests to LLM roles.")] = None,
     in_flight: Annotated[int, typer.Option("--in-flight", metavar="N", help="Most requests at a time.")] = 16,
@@ -188,6 +193,7 @@ def discover(
         race=race,
         null=null,
         null_runs=null_runs,
+        review=review,
     )
     from agent.spending import make_limits
 
@@ -218,6 +224,20 @@ def _discover(config: RunConfig, out: Path | None, fresh: bool, as_json: bool, q
     if finished_before:
         typer.echo("This discovery was finished earlier; --fresh runs it again.")
     typer.echo(f"Report: {folder / 'report.html'}")
+    if _review_is_done(folder):
+        _discover(config, out, False, as_json, quiet, limits, yes)
+
+
+def _review_is_done(folder: Path) -> bool:
+    """Whether the discovery waits for a reviewer who, on a terminal, has finished just now."""
+    from agent.marker import awaits_review
+
+    if not awaits_review(folder):
+        return False
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return review_command.serve_review(folder)
+    typer.echo(f"The loop waits for a reviewer: discover review {folder}, then this command again.")
+    return False
 
 
 def _print_bytes(path: Path) -> None:

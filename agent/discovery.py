@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from agent.errors import ConfigError, RunLockedError
 from agent.graph import run_loop, waits_for_review
 from agent.hypotheses import load_hypotheses
 from agent.judge import Judge, make_judge
+from agent.marker import MARKER, read_marker
 from agent.proposer import make_proposer
 from agent.records import Findings, OrderParameter
 from agent.remembered import FILE as REMEMBERED
@@ -23,7 +23,6 @@ from tracing.errors import LockedError
 from tracing.lock import run_lock
 from tracing.whole_file import whole_file
 
-MARKER = "discovery.txt"
 OUTPUTS = (
     "config.toml",
     REMEMBERED,
@@ -140,9 +139,8 @@ def _marker(folder: Path) -> list[str]:
     Raises:
         ConfigError: The folder holds files by our names that are not ours: they would be overwritten.
     """
-    path = folder / MARKER
-    marker = path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
-    if len(marker) == 2 and re.fullmatch(r"[0-9a-f]{64}", marker[0]):
+    marker = read_marker(folder)
+    if marker:
         return marker
     for name in OUTPUTS:
         if (folder / name).exists():
@@ -158,11 +156,6 @@ def _opens_again(folder: Path, work: Workbench) -> bool:
     """Whether a finished discovery has a review to stop for or to take in."""
     earlier = read_findings(folder).review
     return (earlier.reviews if earlier else 0) < work.reviews_wanted
-
-
-def awaits_review(folder: Path) -> bool:
-    """Whether the discovery of a folder has stopped for a reviewer."""
-    return _marker(folder)[1:] == ["review"]
 
 
 def _prepare(folder: Path, digest: str, config: RunConfig, fresh: bool) -> None:

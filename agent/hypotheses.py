@@ -37,14 +37,19 @@ def load_hypotheses(path: str | None) -> list[OrderParameter]:
     out: dict[str, OrderParameter] = {}
     for k, table in enumerate(tables):
         where = f"--hypotheses {path}: hypothesis {k + 1}"
-        parameter = _hypothesis(table, where)
+        parameter = hypothesis_of(table, where)
         if parameter.id in out:
             raise ConfigError(f"{where}: asks the same as hypothesis {list(out).index(parameter.id) + 1}")
         out[parameter.id] = parameter
     return list(out.values())
 
 
-def _hypothesis(table: Any, where: str) -> OrderParameter:
+def hypothesis_of(table: Any, where: str) -> OrderParameter:
+    """One hypothesis from its fields; `where` says in errors which one it is.
+
+    Raises:
+        ConfigError: A field is missing or wrong, or it cannot be judged from one response.
+    """
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: expected a table, found {table!r}")
     for key in ("name", "question", "levels"):

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent.config import RunConfig
-from agent.discovery import MARKER, OUTPUTS, discover
+from agent.discovery import OUTPUTS, discover
 from agent.errors import ConfigError, ContrastError, RunLockedError
+from agent.marker import MARKER
 from agent.memory import Memory
 from agent.report import read_findings
 from tests.planted_recordings import accepted, asks, config_of, planted, write_hypotheses, write_jsonl, write_run, write_script

@@ -11,9 +11,10 @@ import pytest
 from agent import decisions
 from agent.config import RunConfig
 from agent.decisions import Decision, standing
-from agent.discovery import MARKER, awaits_review, discover
+from agent.discovery import discover
 from agent.errors import ConfigError
 from agent.labelling import measure_judge, queue
+from agent.marker import MARKER, awaits_review
 from agent.memory import Memory
 from agent.records import Findings, OrderParameter, ParameterFinding
 from tests.planted_recordings import LEVELS, accepted, asks, config_of, planted, write_run, write_script

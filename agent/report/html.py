@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import jinja2
     from markupsafe import Markup
 
+    from agent.report.review_view import LabelView, ReviewView
     from agent.report.visible import Segment
 
 _FOLDER = Path(__file__).parent
@@ -40,16 +41,19 @@ _FIGURES = {
 }
 
 
-def html_report(findings: Findings) -> str:
-    """The whole page; at most a few hundred kilobytes beside the plotting library's 4.8 MB."""
+def html_report(findings: Findings, review: ReviewView | None = None) -> str:
+    """The whole page; at most a few hundred kilobytes beside the plotting library's 4.8 MB.
+
+    With `review` it is a page of `discover review` with its forms, whose scripts are files of their own.
+    """
     drawn, alts = {}, {}
     for name, (draw, alt) in _FIGURES.items():
         figure = draw(findings)
         if figure is not None:
             drawn[name], alts[name] = json.loads(figure.to_json(engine="json")), alt(findings)
     choices, other = sensitivity.choices(findings)
-    scripts = [_plotly_script()] if drawn else []
-    scripts.append(_text("page.js"))
+    names = [*(["plotly.js"] if drawn else []), "page.js"]
+    scripts = [] if review else [static_script(name) for name in names]
     template = _environment().get_template("template.html")
     return template.render(
         findings=findings,
@@ -74,11 +78,23 @@ def html_report(findings: Findings) -> str:
         unsettled=[entry for entry in findings.order if not entry.settled],
         choices=choices,
         sensitivity=json.dumps(other, indent=2, ensure_ascii=False) if other else "",
+        review=review,
+        sources=names if review else [],
         style=RawText(_text("page.css")),
         scripts=[RawText(script) for script in scripts],
         script_hashes=" ".join(_csp_hash(script) for script in scripts),
         figure_data=RawText(data_block(drawn)),
     )
+
+
+def html_label(view: LabelView) -> str:
+    """The labelling page of `discover review`: one response and one question, nothing else."""
+    return _environment().get_template("label.html").render(view=view, style=RawText(_text("page.css")))
+
+
+def static_script(name: str) -> str:
+    """One of the pages' scripts: `plotly.js`, `page.js` or `label.js`."""
+    return _plotly_script() if name == "plotly.js" else _text(name)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ def command_line(findings: Findings) -> str:
     for name in _SETTINGS:
         if config.get(name) != RunConfig.model_fields[name].default:
             words += _words(name, config.get(name))
+    if findings.review is not None:
+        words.append("--review")
     return shlex.join(words)
 
 
