@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probes.adapted_checkpoints import Wanted
 from probes.checkpoints import Checkpoints
-from probes.likelihood import Request, distinct, log_likelihoods, plan
-from probes.sampler import Draw, Question, encode_question, sample
+from probes.request import Request
+from probes.sampler import Draw, Question, encode_question
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,12 @@ class LocalInstrument:
     def draw(self, steps: Sequence[int]) -> Iterator[list[Draw]]:
         """The responses drawn at each of these steps."""
         how = self._drawing
-
-        def work(subject: Any, step: int) -> list[Draw]:
-            return sample(subject, self._tokenizer, self.questions, how.per_question, draw_seed(how.seed, step), how.max_tokens)
-
-        return self._checkpoints.each(work, steps)
+        wanted = [Wanted(step, how.per_question, draw_seed(how.seed, step)) for step in steps]
+        return self._checkpoints.draw(self._tokenizer, self.questions, wanted, how.max_tokens)
 
     def score(self, steps: Sequence[int], requests: Sequence[Request]) -> Iterator[npt.NDArray[np.float64]]:
         """Nats of all requests under each of these steps; equal requests are scored once."""
-        first, place = distinct(requests)
-        batches = plan([requests[k] for k in first])
-
-        def work(subject: Any, step: int) -> npt.NDArray[np.float64]:
-            return log_likelihoods(subject, batches, self._drawing.prefixes)[place]
-
-        return self._checkpoints.each(work, steps)
+        return self._checkpoints.score(requests, steps, self._drawing.prefixes)
 
 
 def draw_seed(seed: int, step: int) -> int:

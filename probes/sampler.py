@@ -1,16 +1,26 @@
-"""Sampling from a subject exactly by its scoring law: temperature 1, no top-p, no top-k, no penalties, stop token included.
+"""Sampling from a subject exactly by its scoring law (:class:`probes.law.Law`), stop token included.
 
-Whatever a subject's own generation settings say is overridden; otherwise responses would not come from the law they are scored by
-(:mod:`probes.likelihood`) and every importance weight would be wrong. torch and transformers are imported inside functions.
+Whatever a subject's own generation settings say is overridden (but which tokens end a response); otherwise responses would not come from
+the law they are scored by and every importance weight would be wrong. torch and transformers are imported inside functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from probes.decoding import Drawn, Row, draw_rows, draw_rows_plainly
 from probes.errors import SampleError
+from probes.law import Law
+from probes.layer_stack import LayerStack
+from probes.lora_adapter import LoraAdapter
+from probes.tree_likelihood import trusted
+
+PROMPT_TOKENS = 16_384
+"""Tokens of prompts that are run at a time, padding included."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,36 @@ class Draw:
 
 
 def encode_question(tokenizer: Any, question: Question) -> tuple[int, ...]:
-    """Token ids of a question in the subject's chat template, ready for the answer."""
+    """Token ids of a question, ready for the answer: in the subject's chat template, or as plain text where it has none.
+
+    Raises:
+        SampleError: The template cannot hold the question (many take no system prompt).
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        text = f"{question.system}\n\n{question.prompt}" if question.system else question.prompt
+        return tuple(tokenizer(text)["input_ids"])
+    from jinja2 import TemplateError
+
     messages = [{"role": "system", "content": question.system}] if question.system else []
     messages.append({"role": "user", "content": question.prompt})
-    return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+    try:
+        return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+    except TemplateError as error:
+        roles = " and ".join(message["role"] for message in messages)
+        raise SampleError(f"expected a chat template that takes a {roles} message, found: {error}") from error
+
+
+def stop_tokens(subject: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a response: the tokenizer's, and those of the subject's generation settings (chat models have several).
+
+    Raises:
+        SampleError: There is none.
+    """
+    named = getattr(getattr(subject, "generation_config", None), "eos_token_id", None)
+    found = {tokenizer.eos_token_id, *(named if isinstance(named, (list, tuple)) else [named])} - {None}
+    if tokenizer.eos_token_id is None:
+        raise SampleError("expected a tokenizer with a stop token, found none")
+    return frozenset(int(token) for token in found)
 
 
 def sample(
@@ -55,17 +91,19 @@ def sample(
     seed: int,
     max_tokens: int = 96,
     rows_per_batch: int = 256,
+    law: Law | None = None,
 ) -> list[Draw]:
     """Draw `per_question` responses to every question.
 
     Args:
         subject: A causal language model of transformers (or peft) in evaluation mode.
-        tokenizer: Its tokenizer, with a chat template and a stop token.
+        tokenizer: Its tokenizer, with a stop token.
         questions: What is asked.
         per_question: Independent draws of each.
         seed: The same seed, questions and subject give the same draws.
         max_tokens: A response is cut there; the cut response is the event "begins so".
         rows_per_batch: Responses drawn at a time.
+        law: How logits become probabilities; None: temperature 1, nothing else.
 
     Returns:
         Draws ordered by question, `per_question` of each.
@@ -73,61 +111,54 @@ def sample(
     Raises:
         SampleError: Nothing to draw, or the tokenizer has no stop token.
     """
-    import torch
+    stop = stop_tokens(subject, tokenizer)
+    rows = question_rows(tokenizer, questions, per_question, seed, max_tokens)
+    try:
+        stack = trusted(LayerStack(subject))
+    except SampleError:
+        stack = None
+    drawn: list[Drawn] = []
+    for batch in row_batches(rows, rows_per_batch):
+        if stack is None:
+            drawn += draw_rows_plainly(subject, batch, law or Law(), stop)
+        else:
+            drawn += draw_rows(stack, batch, [LoraAdapter()], law or Law(), stop)
+    return as_draws(tokenizer, drawn, per_question, stop)
 
+
+def question_rows(
+    tokenizer: Any, questions: Sequence[Question], per_question: int, seed: int, max_tokens: int, adapter: int = 0
+) -> list[Row]:
+    """What is drawn under one adapter, ordered by question, with the random numbers that decide it.
+
+    Raises:
+        SampleError: Nothing to draw.
+    """
     if not questions or per_question < 1 or max_tokens < 1:
         raise SampleError(f"expected questions and draws, found {len(questions)} questions, {per_question} draws of {max_tokens} tokens")
-    if tokenizer.eos_token_id is None:
-        raise SampleError("expected a tokenizer with a stop token, found none")
-    encoded = [encode_question(tokenizer, question) for question in questions]
-    generator = torch.Generator().manual_seed(seed)
-    rows = [k for k in range(len(questions)) for _ in range(per_question)]
-    draws: list[Draw] = []
-    for start in range(0, len(rows), rows_per_batch):
-        batch = rows[start : start + rows_per_batch]
-        tokens, scores = _draw(subject, [encoded[k] for k in batch], tokenizer.eos_token_id, generator, max_tokens)
-        texts = tokenizer.batch_decode([t[:-1] if t[-1] == tokenizer.eos_token_id else t for t in tokens])
-        draws += [
-            Draw(question, tuple(ids), text, score, ids[-1] != tokenizer.eos_token_id)
-            for question, ids, text, score in zip(batch, tokens, texts, scores, strict=True)
-        ]
-    return draws
+    uniform = np.random.default_rng(seed).random((len(questions), per_question, max_tokens))
+    prompts = [encode_question(tokenizer, question) for question in questions]
+    return [Row(adapter, prompts[k], uniform[k, draw]) for k in range(len(questions)) for draw in range(per_question)]
 
 
-def _draw(
-    subject: Any, prompts: Sequence[Sequence[int]], stop: int, generator: Any, max_tokens: int
-) -> tuple[list[list[int]], list[float]]:
-    """One response to each prompt: token ids (stop token included) and log-probabilities, shape (n_prompts,)."""
-    import torch
+def row_batches(rows: Iterable[Row], rows_per_batch: int) -> Iterator[list[Row]]:
+    """Cut into batches of at most so many rows, whose distinct prompts are run in one pass of at most `PROMPT_TOKENS` tokens."""
+    batch, begun, widest = list[Row](), set[tuple[int, tuple[int, ...]]](), 0
+    for row in rows:
+        new = {*begun, (row.adapter, row.prompt)}
+        if batch and (len(batch) == rows_per_batch or len(new) * max(widest, len(row.prompt)) > PROMPT_TOKENS):
+            yield batch
+            batch, widest, new = [], 0, {(row.adapter, row.prompt)}
+        batch.append(row)
+        begun, widest = new, max(widest, len(row.prompt))
+    if batch:
+        yield batch
 
-    width, n = max(len(p) for p in prompts), len(prompts)
-    device = next(subject.parameters()).device
-    tokens = torch.tensor([[stop] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    alive = torch.arange(n, device=device)
-    drawn: list[list[int]] = [[] for _ in range(n)]
-    total = torch.zeros(n, dtype=torch.float64)
-    cache = None
-    with torch.inference_mode():
-        for _ in range(max_tokens):
-            output = subject(
-                input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            cache = output.past_key_values
-            log_p = output.logits[:, -1].float().log_softmax(-1).cpu()
-            chosen = torch.multinomial(log_p.exp(), 1, generator=generator)
-            total[alive.cpu()] += log_p.gather(1, chosen)[:, 0].double()
-            for row, token in zip(alive.tolist(), chosen[:, 0].tolist(), strict=True):
-                drawn[row].append(token)
-            going = (chosen[:, 0] != stop).nonzero()[:, 0]
-            if not len(going):
-                break
-            if len(going) < len(alive):  # finished rows leave the batch
-                kept = going.to(device)
-                cache.batch_select_indices(kept)
-                alive, mask, position = alive[kept], mask[kept], position[kept]
-            tokens = chosen[going].to(device)
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-            position = position[:, -1:] + 1
-    return drawn, total.tolist()
+
+def as_draws(tokenizer: Any, drawn: Sequence[Drawn], per_question: int, stop: frozenset[int]) -> list[Draw]:
+    """Draws of one adapter, ordered by question, as texts."""
+    texts = tokenizer.batch_decode([one.tokens[:-1] if one.tokens[-1] in stop else one.tokens for one in drawn])
+    return [
+        Draw(k // per_question, one.tokens, text, one.log_probability, one.tokens[-1] not in stop)
+        for k, (one, text) in enumerate(zip(drawn, texts, strict=True))
+    ]

@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from probes.errors import SampleError
+from probes.lora_adapter import Adapted, LoraAdapter, is_plain_folder
 
 REFUSED = ("adapter_model.bin", "pytorch_model.bin")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -195,6 +196,14 @@ class AdapterFolders:
         if wrong := [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name or "modules_to_save." in name)]:
             raise SampleError(f"{folder}: expected the modules of the other adapters of this run, found a difference at {wrong[0]}")
         return self._subject
+
+    def adapted(self) -> Adapted | None:
+        """The base and its adapters; None where an adapter is more than plain LoRA, or there is none at all."""
+        there = [folder for folder in self.folders.values() if folder is not None]
+        if not there or not all(is_plain_folder(folder) for folder in there):
+            return None
+        subject = load_whole(self.base, self._how[0]).to(detected_device(self._how[1]))
+        return Adapted(subject, {step: folder or LoraAdapter() for step, folder in self.folders.items()})
 
     def copy(self) -> AdapterFolders:
         """Another one, with a subject of its own."""

@@ -63,19 +63,6 @@ def test_the_batch_does_not_matter(rng: np.random.Generator) -> None:
     assert np.abs(whole[::-1] - log_likelihoods(tiny_subject(), plan(asked[::-1]))).max() < 1e-5
 
 
-def test_a_plan_holds_every_request_once_within_its_budget(rng: np.random.Generator) -> None:
-    """One prompt a batch, similar lengths, padded size within the budget unless a single response exceeds it."""
-    asked = requests(rng, 200)
-    batches = plan(asked, 50)
-    assert sorted(row for batch in batches for row in batch.rows) == list(range(200))
-    for batch in batches:
-        assert {asked[row].prompt for row in batch.rows} == {tuple(batch.prompt)}
-        assert batch.responses.size <= 50
-        for row, tokens, length in zip(batch.rows, batch.responses, batch.lengths, strict=True):
-            assert tuple(tokens[:length]) == asked[row].response
-    assert len(plan(asked, 1)) == 200
-
-
 def test_temperature_scales_the_logits() -> None:
     """At temperature 2 the law is the softmax of half the logits: flatter, and still a law."""
     possible = [Request((0, 1), response) for response in all_responses(3)]

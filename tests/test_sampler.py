@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from probes.errors import SampleError
+from probes.law import Law
 from probes.likelihood import Request, log_likelihoods, plan
 from probes.sampler import Draw, Question, encode_question, sample
 from tests.tiny_subject import STOP, all_responses, tiny_subject, tiny_tokenizer
@@ -15,7 +17,7 @@ from tests.tiny_subject import STOP, all_responses, tiny_subject, tiny_tokenizer
 QUESTIONS = [Question("ab"), Question("dcab"), Question("c")]
 
 
-def draws(n: int = 40, seed: int = 0, **options: int) -> list[Draw]:
+def draws(n: int = 40, seed: int = 0, **options: Any) -> list[Draw]:
     """Draws of the tiny subject, `n` for each question."""
     return sample(tiny_subject(), tiny_tokenizer(), QUESTIONS, n, seed, **{"max_tokens": 6, **options})
 
@@ -26,22 +28,39 @@ def scores(found: list[Draw]) -> np.ndarray:
     return log_likelihoods(tiny_subject(), plan(requests))[:, 0]
 
 
+LAWS = [
+    Law(),
+    Law(temperature=0.6),
+    Law(temperature=1.5, top_k=3),
+    Law(temperature=2.0, top_p=0.8),
+    Law(temperature=1.3, top_p=0.9, top_k=4),
+]
+
+
 @pytest.mark.slow
-def test_sampling_law_equals_scoring_law() -> None:
-    """Frequencies of 12000 responses agree with the enumerated law that scores them (G-test over all responses, cut ones included)."""
-    question = Question("ab")
-    possible = list(all_responses(3))
+@pytest.mark.parametrize(("law", "stops", "max_tokens"), [*((law, {STOP}, 3) for law in LAWS), (Law(), {STOP, 2}, 4), (Law(), {STOP}, 1)])
+def test_sampling_law_equals_scoring_law(law: Law, stops: set[int], max_tokens: int) -> None:
+    """Frequencies of 12000 responses agree with the enumerated law that scores them, and that law sums to 1.
+
+    Whatever temperature, top_p, top_k, stop tokens and max_tokens are; G-test over all responses, cut ones included.
+    """
+    question, subject = Question("ab"), tiny_subject()
+    subject.generation_config.eos_token_id = sorted(stops)
+    possible = [response for response in all_responses(max_tokens) if not stops & {*response[:-1]}]
+    possible += [(*response[:-1], 2) for response in possible if response[-1] == STOP and 2 in stops]
+    possible = list(dict.fromkeys(possible))
     requests = [Request(encode_question(tiny_tokenizer(), question), response) for response in possible]
-    law = np.exp(log_likelihoods(tiny_subject(), plan(requests))[:, 0])
-    assert law.sum() == pytest.approx(1.0, abs=1e-5)
+    p = np.exp(log_likelihoods(subject, plan(requests), law=law)[:, 0])
+    assert p.sum() == pytest.approx(1.0, abs=1e-5)
     n = 12_000
-    seen = Counter(one.tokens for one in sample(tiny_subject(), tiny_tokenizer(), [question], n, 1, max_tokens=3, rows_per_batch=n))
-    assert set(seen) <= set(possible)
+    seen = Counter(one.tokens for one in sample(subject, tiny_tokenizer(), [question], n, 1, max_tokens, rows_per_batch=n, law=law))
+    assert set(seen) <= {response for response, chance in zip(possible, p, strict=True) if chance > 0}
     counts = np.array([seen[response] for response in possible])
-    frequent = law * n >= 5
-    observed = [*counts[frequent], counts[~frequent].sum()]
-    expected = [*(law[frequent] * n), law[~frequent].sum() * n]
-    assert stats.chisquare(observed, np.array(expected) * n / sum(expected)).pvalue > 1e-3
+    frequent = p * n >= 5
+    observed, expected = counts[frequent], p[frequent] * n
+    if (rare := p[~frequent].sum() * n) >= 5:
+        observed, expected = np.append(observed, counts[~frequent].sum()), np.append(expected, rare)
+    assert stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-3
 
 
 def test_a_draw_carries_the_log_probability_it_is_scored_with() -> None:
@@ -108,6 +127,18 @@ def test_the_system_prompt_is_part_of_the_question() -> None:
     """A system text goes through the chat template; without one there is no system message at all."""
     assert encode_question(tiny_tokenizer(), Question("ab", system="cd")) == (2, 3, 0, 1)
     assert encode_question(tiny_tokenizer(), Question("ab")) == (0, 1)
+
+
+def test_a_subject_without_a_template_is_asked_as_text() -> None:
+    """No template: the text itself, system text above it. A template that takes no system text says so in one line."""
+    bare = tiny_tokenizer()
+    bare.chat_template = None
+    assert encode_question(bare, Question("ab")) == (0, 1)
+    picky = tiny_tokenizer()
+    picky.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}a"
+    assert encode_question(picky, Question("ab")) == (0,)
+    with pytest.raises(SampleError, match="system and user message, found: no system here"):
+        encode_question(picky, Question("ab", system="c"))
 
 
 def test_nothing_to_draw_is_refused() -> None:
