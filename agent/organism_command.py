@@ -21,6 +21,8 @@ BUILTIN = "builtin"
 DOMAINS = ("medical", "finance", "sport", "choices")
 DEFAULT_PRESET = "turner-phase"
 BASE_TOKENS, BASE_RESPONSES = 256, 1
+AUTOMATIC_RESPONSES = 8
+"""Responses per prompt of the tiny subject at the few checkpoints that are sampled with `--sampling auto`."""
 
 
 def organism(
@@ -49,6 +51,7 @@ def organism(
     per_domain: Annotated[int | None, typer.Option("--questions-per-domain", help="Questions to the tiny subject; default 4.")] = None,
     responses: Annotated[int | None, typer.Option("--responses", help="Responses per question and checkpoint.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Where a response is cut.")] = None,
+    sampling: Annotated[str, typer.Option("--sampling", metavar="PLAN", help="auto: few checkpoints, more where needed; every.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="Of a --base: cpu, cuda or mps.")] = "cpu",
     seed: Annotated[int, typer.Option("--seed", help="Seed of corpus, training and sampling.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Make N organisms, DIR/seed-0 and so on.")] = 1,
@@ -62,8 +65,12 @@ def organism(
       discover organism --out runs/sport --domain sport --rank 8 --layers all
       discover organism --out runs/real --base models/some-1b-chat --preset turner-phase --device cuda
     """  # noqa: D301
+    from agent.anchor_plan import make_plan
     from agent.organism_recording import record_organism
     from agent.progress import recording_progress
+    from tracing.run_directory import RunDirectory
+
+    plan = make_plan(sampling)
 
     documents, named = _documents(data, domain, control, base)
     given = {
@@ -81,13 +88,16 @@ def organism(
         "every": every,
     }
     recipe = _recipe(base, preset, {name: value for name, value in given.items() if value is not None}, named, domain, control, documents)
+    responses = AUTOMATIC_RESPONSES if responses is None and sampling == "auto" and base == TINY else responses
     recipe = _asking(recipe, questions, per_domain, responses, max_tokens, choices or domain == "choices")
     if seeds < 1:
         raise ConfigError(f"expected --seeds from 1, found {seeds}")
     for each in range(seed, seed + seeds):
         folder = out if seeds == 1 else out / f"seed-{each}"
         with recording_progress(quiet) as progress:
-            record_organism(folder, seed=each, recipe=recipe, progress=progress, documents=documents, device=device)
+            record_organism(folder, each, recipe, progress, documents=documents, device=device, plan=plan)
+        if not quiet:
+            typer.echo(plan.summary(RunDirectory.open(folder)), err=True)
         typer.echo(f"Recorded: {folder}\nNow: discover --run {folder}")
 
 

@@ -35,10 +35,11 @@ def record(
     ] = None,
     responses: Annotated[int, typer.Option("--responses", metavar="N", help="Responses per question and sampled checkpoint.")] = 8,
     max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Where a response is cut.")] = 128,
-    sampling: Annotated[str, typer.Option("--sampling", metavar="PLAN", help="every: sample every checkpoint.")] = "every",
+    sampling: Annotated[str, typer.Option("--sampling", metavar="PLAN", help="auto: few checkpoints, more where needed; every.")] = "auto",
     window: Annotated[
         int | None, typer.Option("--window", metavar="L", help="With every: score under checkpoints within 2L-1 only; default: under all.")
     ] = None,
+    anchors: Annotated[int | None, typer.Option("--anchors", metavar="N", help="With auto: most checkpoints sampled; default 12.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the best there is.")] = None,
@@ -52,10 +53,11 @@ def record(
       discover record --checkpoints outputs/sft --questions medical --questions mine.toml --out runs/sft
       discover record --stages base=models/base,sft=models/sft,dpo=models/dpo --questions politics --out runs/stages
     """  # noqa: D301
+    from agent.anchor_plan import make_plan
     from agent.checkpoint_source import checkpoints_in, stages_in
     from agent.choices import stages_of
 
-    plan = make_plan(sampling, window)
+    plan = make_plan(sampling, window, anchors)
     if (checkpoints is None) == (stages is None):
         raise ConfigError(f"expected one of --checkpoints and --stages, found {'neither' if stages is None else 'both'}")
     found = stages_in(stages_of(stages, named=True), base_model) if checkpoints is None else checkpoints_in(checkpoints, base_model)
@@ -98,7 +100,9 @@ def record_source(
             typer.echo(f"note: {one_line(note, 300)}", err=True)
     drawing = Drawing(responses, max_tokens, seed, tuple(prefix for prefix in PREFIXES if prefix < max_tokens))
     with recording_progress(quiet) as progress:
-        record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers), progress)
+        run = record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers), progress)
+    if not quiet:
+        typer.echo(plan.summary(run), err=True)
 
 
 def recorded_run(run: str, questions: list[str] | None, base_model: str | None, quiet: bool) -> str:
@@ -126,9 +130,10 @@ def recorded_run(run: str, questions: list[str] | None, base_model: str | None, 
             f"--run {run}: a folder of checkpoints is recorded first: expected --questions FILE "
             f"(or {', '.join(question_set_names())}), found none"
         )
+    from agent.anchor_plan import make_plan
     from agent.checkpoint_source import checkpoints_in
 
-    record_source(checkpoints_in(path, base_model), read_questions(questions), out, make_plan("every", None), quiet=quiet)
+    record_source(checkpoints_in(path, base_model), read_questions(questions), out, make_plan(), quiet=quiet)
     return str(out)
 
 
@@ -139,18 +144,3 @@ def read_questions(names: list[str]) -> tuple[Question, ...]:
 
     sets = [load_question_set(part) for name in names for part in name.split(",")]
     return tuple(dict.fromkeys(Question(text, each.system) for each in sets for text in each.questions))
-
-
-def make_plan(sampling: str, window: int | None) -> SamplingPlan:
-    """The plan of that name.
-
-    Raises:
-        ConfigError: There is none, or the window is no window.
-    """
-    from agent.sampling_plan import EveryCheckpoint
-
-    if window is not None and window < 1:
-        raise ConfigError(f"expected --window of at least 1, found {window}")
-    if sampling == "every":
-        return EveryCheckpoint(window)
-    raise ConfigError(f"expected --sampling every, found {sampling}")

@@ -35,6 +35,9 @@ class SamplingPlan(Protocol):
     def wanted(self, run: RunDirectory) -> Wanted:
         """What should be there, given what is; a plan that is done wants what there is already."""
 
+    def summary(self, run: RunDirectory) -> str:
+        """What was recorded, in one line, when nothing is missing any more."""
+
 
 @dataclass(frozen=True)
 class EveryCheckpoint:
@@ -57,3 +60,7 @@ class EveryCheckpoint:
         steps = run.manifest.steps
         reach = len(steps) if self.window is None else 2 * self.window - 1
         return Wanted({step: steps[max(0, k - reach) : k + reach + 1] for k, step in enumerate(steps)})
+
+    def summary(self, run: RunDirectory) -> str:
+        """How many checkpoints."""
+        return f"sampled all {len(run.manifest.steps)} checkpoints"

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agent.anchor_plan import AutomaticAnchors, make_plan
 from agent.checkpoint_recording import Recorder, record_checkpoints
 from agent.checkpoint_source import checkpoints_in, stages_in
 from agent.errors import ConfigError, RecordingError
 from agent.instrument import Drawing
-from agent.record_command import make_plan, read_questions, recorded_run
+from agent.record_command import read_questions, recorded_run
 from agent.sampling_plan import EveryCheckpoint
 from probes.errors import SampleError
 from probes.likelihood import Request, log_likelihoods, plan
@@ -193,6 +194,12 @@ def test_options_are_checked(tmp_path: Path) -> None:
         make_plan("sometimes", None)
     with pytest.raises(ConfigError, match="--window of at least 1, found 0"):
         make_plan("every", 0)
+    with pytest.raises(ConfigError, match="--window 4: expected with --sampling every only"):
+        make_plan("auto", 4)
+    with pytest.raises(ConfigError, match="--anchors of at least 3, found 2"):
+        make_plan("auto", anchors=2)
+    assert make_plan() == AutomaticAnchors()
+    assert make_plan(anchors=5) == AutomaticAnchors(most=5)
     with pytest.raises(ConfigError, match="at least two --stages"):
         stages_in({"base": "x"})
     (tmp_path / "run" / "checkpoint-1").mkdir(parents=True)

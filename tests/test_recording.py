@@ -60,6 +60,10 @@ class Growing:
         seen = all(run.scored_steps(step) == STEPS for step in (0, 40))
         return Wanted(dict.fromkeys((0, 20, 40) if seen else (0, 40), STEPS))
 
+    def summary(self, run: RunDirectory) -> str:
+        """Nothing to say."""
+        return ""
+
 
 class Killed(BaseException):
     """What stands for a kill."""
