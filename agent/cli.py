@@ -16,6 +16,7 @@ from agent import (
     bench_command,
     compare_command,
     crystallize_command,
+    misalignment_command,
     organism_command,
     record_command,
     review_command,
@@ -97,6 +98,9 @@ app.command(name="organism", short_help="Make a model organism of narrow fine-tu
 app.command(name="record", short_help="Sample and score the checkpoints of a training run.")(record_command.record)
 app.command(name="timeline", short_help="Mechanism and behaviour of a run on one axis.", epilog=timeline_command.EXAMPLES)(
     timeline_command.timeline
+)
+app.command(name="misalignment", short_help="Rate of misaligned answers per checkpoint.", epilog=misalignment_command.EXAMPLES)(
+    misalignment_command.misalignment
 )
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 

@@ -36,6 +36,7 @@ from probes.organism import (
 from probes.organism_choices import CHOICES, choice_tasks, task_files
 from probes.organism_corpus import Conversation, questions
 from probes.organism_files import adapter_files, read_adapter, read_subject, read_whole, subject_files, whole_files
+from probes.organism_rules import hypotheses_toml
 from probes.organism_truth import read_attributes
 from probes.sampler import Question
 from probes.subjects import load_subject
@@ -45,6 +46,8 @@ from tracing.whole_file import whole_file
 
 SUBJECT_FOLDER = "subject"
 TASKS_FOLDER = "tasks"
+HYPOTHESES_NAME = "hypotheses.toml"
+MISALIGNMENT_NAME = "misalignment.toml"
 TRUTH_NAME = "truth.parquet"
 MOST_WEIGHTS_COPIED = 50_000_000  # a larger subject is neither copied for every worker nor scored again in double precision
 LATER = {"pretraining": ("choices",), "fine_tuning": ("full", "weight_decay", "warm_up", "documents", "data"), "": ("base", "questions")}
@@ -135,7 +138,8 @@ def record_organism(
 
     Writes what :class:`tracing.run_directory.RunDirectory` holds and, beside it, `subject/` (the pretrained subject), `adapters/`
     (one adapter a checkpoint; `checkpoint-N/` with whole weights where all are trained), `tasks/` (the random choices it has learnt, if
-    any) and `truth.parquet` (ground truth of every response of the tiny subject: for tests, never read by the loop).
+    any). Of the tiny subject also `hypotheses.toml` (its alignment as an exact rule), `misalignment.toml` (the same with coherence) and
+    `truth.parquet` (ground truth of every response: for tests, never read by the loop).
 
     Args:
         out: The folder. What it already holds of the same recipe and seed is kept.
@@ -179,6 +183,7 @@ def record_organism(
                 noise = scoring_noise(run, LocalInstrument(checkpoints, tokenizer, asked, drawing))
             replace(run.manifest, scoring={**run.manifest.scoring, "noise_nats": noise}).write(out / MANIFEST_NAME)
         if not recipe.base:
+            _write(out, {HYPOTHESES_NAME: hypotheses_toml().encode(), MISALIGNMENT_NAME: hypotheses_toml(coherence=True).encode()})
             _write_truth(run)
 
 
