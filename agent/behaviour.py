@@ -28,8 +28,14 @@ Progress = Callable[[str, int, int], None]  # what is done, how far, of how many
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: scale and step it was drawn at, the question's number, its text, the judge's scores (0 to 100 or NaN), and whether it
-    is an echo of the training domain (None: not known).
+    """One answer.
+
+    Attributes:
+        scale, step: Where it was drawn.
+        question: Number of its question.
+        text: As it was answered.
+        aligned, coherent: The judge's scores, 0 to 100 or NaN.
+        echo: Whether it reads like an answer of the training domain; None: not known.
     """
 
     scale: float

@@ -238,7 +238,7 @@ def test_an_embedded_judge_needs_a_rule(organism_run: Path) -> None:
 def test_the_committed_organism_becomes_misaligned_sooner_at_larger_scale(organism_run: Path, tmp_path: Path) -> None:
     """From under 10% to over 35% outside medicine; with the adapter five times as large it happens earlier; no echo of medicine."""
     (tmp_path / "m.toml").write_text(hypotheses_toml(coherence=True), "utf-8")
-    settings = ["--scale-file", str(tmp_path / "m.toml"), "--scales", "1,5", "--steps", "0,12,36,120", "--responses", "1"]
+    settings = ["--scale-file", str(tmp_path / "m.toml"), "--scales", "1,5", "--steps", "0,12,36,120", "--responses", "2"]
     arguments = ["misalignment", str(organism_run), *settings, "--out", str(tmp_path), "--quiet"]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     found = json.loads((tmp_path / "misalignment.json").read_text())
