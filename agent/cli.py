@@ -130,6 +130,13 @@ def discover(
         str, typer.Option("--proposer", metavar="NAME", help="embedded, anthropic:NAME, openai:NAME[@URL], batch:DIR, scripted:FILE.")
     ] = "embedded",
     judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules), or as for --proposer.")] = "embedded",
+    second_judge: Annotated[
+        str | None, typer.Option("--second-judge", metavar="NAME", help="Another judge, to measure the first; as for --proposer.")
+    ] = None,
+    reread: Annotated[int, typer.Option("--reread", metavar="N", help="Responses judged again to measure the judge; 0: none.")] = 200,
+    human_labels: Annotated[
+        str | None, typer.Option("--human-labels", metavar="CSV", help="Levels that people gave, to measure the judge.")
+    ] = None,
     hypotheses: Annotated[str | None, typer.Option("--hypotheses", metavar="FILE", help="Your own order parameters (TOML).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", help="Most rounds of proposals.")] = 6,
@@ -186,6 +193,9 @@ def discover(
         transition=transition,
         proposer=proposer,
         judge=judge,
+        second_judge=second_judge,
+        reread=reread,
+        human_labels=human_labels,
         hypotheses=hypotheses,
         seed=seed,
         rounds=rounds,

@@ -28,6 +28,9 @@ class RunConfig(BaseModel):
         transition: Which of several transitions is analysed, by height of its peak.
         window: L, checkpoints per side; None scans 1, 2, 4, 8, ... up to a quarter of the run.
         proposer, judge: `provider:name`.
+        second_judge: Reads a part of the responses as well, to measure the judge.
+        reread: Most responses that are read again, in every way, for each accepted parameter.
+        human_labels: CSV file of levels that people gave, to measure the judge.
         seed: Seed of every random choice.
         rounds, candidates: Turns of the loop and candidates in each.
         alpha: Family-wise level of the agent's family, split over the rounds as alpha/2^r, and of the human family (Holm).
@@ -57,6 +60,9 @@ class RunConfig(BaseModel):
     transition: int = Field(1, ge=1)
     proposer: str = "embedded"
     judge: str = "embedded"
+    second_judge: str | None = None
+    reread: int = Field(200, ge=0)
+    human_labels: str | None = None
     seed: int = Field(0, ge=0)
     rounds: int = Field(6, ge=1, le=16)
     candidates: int = Field(5, ge=1, le=50)

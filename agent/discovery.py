@@ -8,6 +8,7 @@ from pathlib import Path
 from agent.config import RunConfig, default_output
 from agent.errors import ConfigError, RunLockedError
 from agent.graph import run_loop, waits_for_review
+from agent.human_labels import load_human_labels
 from agent.hypotheses import load_hypotheses
 from agent.judge import Judge, make_judge
 from agent.marker import MARKER, read_marker
@@ -68,11 +69,17 @@ def discover(
     proposer, judge = make_proposer(config.proposer), make_judge(config.judge)
     if judge.id == "embedded" and hasattr(proposer, "asker"):
         raise ConfigError(f"--proposer {config.proposer}: its candidates have to be read: expected --judge with an LLM, found embedded")
+    second_judge = None if config.second_judge is None else make_judge(config.second_judge, "--second-judge")
+    if second_judge is not None and second_judge.id == judge.id:
+        raise ConfigError(f"--second-judge {config.second_judge}: expected another judge than --judge, found the same")
     hypotheses = _hypotheses(config, judge)
     recording = load(path, columns=config.columns, select=config.select)
-    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses))
+    labels = None if config.human_labels is None else load_human_labels(config.human_labels, recording.responses)
+    others = [second_judge.id] if second_judge else []
+    others += [labels.digest] if labels else []
+    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses), *others)
     folder = out or default_output(path, path.is_dir(), digest)
-    work = Workbench(recording, config, folder, proposer, judge, progress, discovery=digest)
+    work = Workbench(recording, config, folder, proposer, judge, progress, discovery=digest, second_judge=second_judge, human_labels=labels)
     if fresh or not _is_finished(folder, digest):
         _ = work.contrast  # one that cannot be made is refused before anything is written or set aside
     _make_folder(folder)

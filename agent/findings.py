@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import prompts
+from agent import rereading
 from agent.checks import check_cautions, checks_of, why_unknown
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
 from agent.measure import Measurement
@@ -107,7 +108,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         rounds=state["round"],
         stopped=state["stopped"],
         cautions=(*check_cautions(checks), *_cautions(work, measured, contrast, parameters, transition, smallest, unknown)),
-        notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work)),
+        notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work), *rereading.notes(work, list(work.parameters.values()))),
         sensitivity=_sensitivity(work, spec, measured),
         rotation=rotation,
         prompts=_prompt_texts(work),

@@ -26,8 +26,8 @@ class Judge(Protocol):
         """One judgement per text, in their order; what could not be read comes back as missing, never as a level."""
 
 
-def make_judge(spec: str) -> Judge:
-    """The judge named by `--judge` ("embedded", "scripted:FILE", "anthropic:NAME", "openai:NAME@ADDRESS", ...).
+def make_judge(spec: str, option: str = "--judge") -> Judge:
+    """The judge named by `--judge` or `--second-judge` ("embedded", "scripted:FILE", "anthropic:NAME", "openai:NAME@ADDRESS", ...).
 
     Raises:
         ConfigError: No such provider, or its key is not in the environment.
@@ -45,4 +45,4 @@ def make_judge(spec: str) -> Judge:
     from agent.llm.providers import make_provider
     from agent.llm.reading_judge import ReadingJudge
 
-    return ReadingJudge(Asker(make_provider(spec, "--judge"), "judge"))
+    return ReadingJudge(Asker(make_provider(spec, option), option.removeprefix("--").replace("-", " ")))

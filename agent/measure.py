@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from agent import rereading
 from agent.records import Course, Estimate, EvidencePair, LevelDistribution, OrderParameter, ParameterFinding, TestRecord, Verdict
 from agent.workbench import Workbench
 from probes.classifier import ChangeBound, change_bound
@@ -192,7 +193,7 @@ class Measurement:
         label = self.label(parameter)
         part = explained(self.confirm, [label])
         verdict: Verdict = "not tested" if test is None else "accepted" if test.accepted else "rejected"
-        whole = self.work.labels(parameter).astype(float)
+        whole = self.work.expected_levels(parameter)
         out = self._finding(parameter, label, whole, part, test.round if test else 0, verdict, test.reason if test else "")
         beyond = explained(self.confirm, [self.length, label]).minus(self._beyond_length_base)
         update: dict[str, object] = {"beyond_length": self.share(beyond)}
@@ -219,6 +220,8 @@ class Measurement:
             elif parameter.id in self._shapley:
                 update["shapley"] = self.share(self._shapley[parameter.id])
             update["evidence"] = self.evidence(parameter)
+            update["reliability"] = rereading.reliability(self.work, parameter)
+        update["agreement"] = rereading.agreements(self.work, parameter, verdict == "accepted")
         return out.model_copy(update=update)
 
     def given_up(self, parameter: OrderParameter, test: TestRecord) -> ParameterFinding:
@@ -285,7 +288,9 @@ class Measurement:
             missing = label < 0
             share = np.bincount(label[~missing], weights=mass[~missing], minlength=k)
             sides[name] = tuple(float(x) for x in share / max(share.sum(), 1e-300)), float(mass[missing].sum())
-        reasons = self.work.missing(parameter) if parameter.id in self.work.parameters else {}
+        judged = parameter.id in self.work.parameters
+        reasons = self.work.missing(parameter) if judged else {}
+        quotes = [reading["quote"] for reading in self.work.readings(parameter)] if judged else []
         return LevelDistribution(
             before=sides["before"][0],
             after=sides["after"][0],
@@ -294,6 +299,8 @@ class Measurement:
             refused=reasons.get("refused", 0),
             unreadable=reasons.get("unreadable", 0),
             cannot_tell=reasons.get("cannot_tell", 0),
+            quotes=sum(quote is not None for quote in quotes),
+            quotes_dropped=sum(quote == "" for quote in quotes),
         )
 
     def _prompt_shares(self, part: Explained) -> dict[str, float]:

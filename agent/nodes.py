@@ -18,6 +18,7 @@ from agent.hypotheses import load_hypotheses
 from agent.proposer import refusal_of
 from agent.racing import is_raced, race
 from agent.records import OrderParameter
+from agent.rereading import read_again
 from agent.state import JudgeTask, LoopState
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
@@ -235,6 +236,7 @@ def review(state: LoopState, work: Workbench) -> LoopState:
 def report(state: LoopState, work: Workbench) -> LoopState:
     """Measure everything once more on the confirm half and hand the findings over."""
     if work.publish is not None:
+        read_again(work, work.get(state["accepted"]))
         work.publish(make_findings(work, ContrastSpec.of(state["contrast"]), dict(state)))
     work.progress("reported", {"folder": str(work.folder)})
     return {"stopped": state["stopped"] or "nothing to do"}

@@ -18,6 +18,7 @@ FINDINGS_VERSION = 1
 Verdict = Literal["accepted", "rejected", "vetoed", "not tested"]
 Badge = Literal["rule", "judged"]
 Origin = Literal["agent", "human", "memory"]
+ReadingKind = Literal["repeat", "other words", "second judge", "human"]
 JudgementStatus = Literal["read", "cannot_tell", "refused", "unreadable"]
 
 
@@ -63,7 +64,10 @@ class OrderParameter(Record):
 
 
 class Judgement(Record):
-    """One reading of one response by one judge. `level` is None exactly when `status` is not `read`: missing is not zero."""
+    """One reading of one response by one judge. `level` is None exactly when `status` is not `read`: missing is not zero.
+
+    `quote` is None when none was given and "" when the one that was given does not occur in the response.
+    """
 
     parameter_id: str
     response_key: str
@@ -108,7 +112,10 @@ class ContrastRecord(Record):
 
 
 class LevelDistribution(Record):
-    """Share of responses at each level per side (weighted, prompts equal); `missing_*` is the rate of judgements that are not `read`."""
+    """Share of responses at each level per side (weighted, prompts equal); `missing_*` is the rate of judgements that are not `read`.
+
+    `quotes` counts the judgements that came with a quote, `quotes_dropped` those whose quote does not occur in the response.
+    """
 
     before: tuple[float, ...]
     after: tuple[float, ...]
@@ -117,6 +124,35 @@ class LevelDistribution(Record):
     refused: int = 0
     unreadable: int = 0
     cannot_tell: int = 0
+    quotes: int = 0
+    quotes_dropped: int = 0
+
+
+class ReadingAgreement(Record):
+    """Another reading of the same responses, held against the judge's own.
+
+    Attributes:
+        reading: The judge once more, its rubric in other words, a second judge, or a person.
+        reader: Who read: id of the judge, or the person's name.
+        n_read, n_both: Responses read twice, and those of them with a level both times.
+        exact: Part of `n_both` given the same level.
+        weighted_kappa, krippendorff_alpha: Agreement on the levels (quadratic weights; ordinal metric).
+        missing_before, missing_after: Rate of this reading's judgements without a level on each side.
+        missing_kappa: Agreement on which responses are missing, *missing* taken as a level of its own.
+        noise_free_share: Share of D that a reading without error would show, on the numeric scale of the levels; without likelihoods D[O].
+    """
+
+    reading: ReadingKind
+    reader: str
+    n_read: int
+    n_both: int
+    exact: float | None
+    weighted_kappa: Estimate
+    krippendorff_alpha: Estimate
+    missing_before: float
+    missing_after: float
+    missing_kappa: float | None
+    noise_free_share: Estimate
 
 
 class Course(Record):
@@ -155,6 +191,8 @@ class ParameterFinding(Record):
         transfer: Share out of fold by prompt ("on questions not seen").
         gain: Gain in joint share at the moment of decision, given length and the set accepted by then.
         p_value: Family-wise p-value of that gain within its round (maxT), and `alpha` the level it was held against.
+        reliability: Alpha of all the judges' readings, and the range of the share without reading error (accepted judged ones only).
+        agreement: Every other reading held against the judge's own.
     """
 
     parameter: OrderParameter
@@ -181,6 +219,7 @@ class ParameterFinding(Record):
     course: Course | None = None
     levels: LevelDistribution | None = None
     reliability: dict[str, float | None] = {}
+    agreement: tuple[ReadingAgreement, ...] = ()
     evidence: tuple[EvidencePair, ...] = ()
     prompt_shares: dict[str, float] = {}
 

@@ -18,6 +18,7 @@ from agent import decisions
 from agent.config import RunConfig
 from agent.contrasts import ContrastSpec, Detection, build_contrast, choose_contrast, confirm_half, drawn_columns, prompt_codes
 from agent.decisions import Decision, Standing
+from agent.human_labels import HumanLabels
 from agent.judge import Judge, Text
 from agent.llm.asker import Asker
 from agent.llm.protocol import AnsweredElsewhere
@@ -44,6 +45,8 @@ class Workbench:
         config: What was asked.
         folder: Where everything is written.
         proposer, judge: Who is asked.
+        second_judge: Measures the judge, where there is one.
+        human_labels: What people said, to measure the judge, where there are any.
         progress: Called with an event's name and numbers while work goes on.
         publish: Called with the findings at the end; None: nothing is measured for a report (a null run only counts).
         given_contrast: Used instead of the recording's own contrast (null runs).
@@ -59,6 +62,8 @@ class Workbench:
     publish: Callable[[Findings], object] | None = None
     given_contrast: Contrast | None = None
     discovery: str = ""
+    second_judge: Judge | None = None
+    human_labels: HumanLabels | None = None
 
     @cached_property
     def store(self) -> JudgementStore:
@@ -71,7 +76,7 @@ class Workbench:
     @property
     def askers(self) -> list[Asker]:
         """The roles that ask an LLM."""
-        found = (getattr(role, "asker", None) for role in (self.proposer, self.judge))
+        found = (getattr(role, "asker", None) for role in (self.proposer, self.judge, self.second_judge))
         return [asker for asker in found if isinstance(asker, Asker)]
 
     def waiting(self) -> str:
@@ -176,22 +181,22 @@ class Workbench:
 
     def judge_all(self, parameter: OrderParameter, repeat: int = 0) -> int:
         """Have every distinct text judged that is not yet; returns how many were asked for now."""
-        return self._judge(parameter, self.texts, repeat)
+        return self._judge(parameter, self.texts, repeat, self.judge)
 
-    def judge_rows(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0) -> int:
-        """The same for the texts of some rows of the contrast only."""
+    def judge_rows(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0, judge: Judge | None = None) -> int:
+        """The same for the texts of some rows of the contrast only, by another judge if one is given."""
         keys = dict.fromkeys(self.text_keys[i] for i in self.contrast.index[rows])
-        return self._judge(parameter, [self._text_of[key] for key in keys], repeat)
+        return self._judge(parameter, [self._text_of[key] for key in keys], repeat, judge or self.judge)
 
     @cached_property
     def _text_of(self) -> dict[str, Text]:
         return {text[0]: text for text in self.texts}
 
-    def _judge(self, parameter: OrderParameter, texts: list[Text], repeat: int) -> int:
-        known = self.store.get(self.judge.id, parameter.id, repeat)
+    def _judge(self, parameter: OrderParameter, texts: list[Text], repeat: int, judge: Judge) -> int:
+        known = self.store.get(judge.id, parameter.id, repeat)
         missing = [text for text in texts if text[0] not in known]
         if missing:
-            self.store.put_many(judgement_row(self.judge.id, j) for j in self.judge.judge(parameter, missing, repeat))
+            self.store.put_many(judgement_row(judge.id, j) for j in judge.judge(parameter, missing, repeat))
         return len(missing)
 
     def readings(self, parameter: OrderParameter, repeat: int = 0) -> list[JudgementRow]:
@@ -207,9 +212,13 @@ class Workbench:
             self._labels[key] = np.array([-1 if r["level"] is None else r["level"] for r in readings], dtype=np.int64)
         return self._labels[key]
 
-    def labels_at(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0) -> np.ndarray:
+    def expected_levels(self, parameter: OrderParameter) -> np.ndarray:
+        """`(n,)` expected level of each response where the judge gave probabilities, its level where not, -1 where missing."""
+        return np.array([_expected(reading) for reading in self.readings(parameter)])
+
+    def labels_at(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0, judge: Judge | None = None) -> np.ndarray:
         """`(m,)` levels of some rows of the contrast, -1 where missing; only these have to be judged."""
-        known = self.store.get(self.judge.id, parameter.id, repeat)
+        known = self.store.get((judge or self.judge).id, parameter.id, repeat)
         read = [known[self.text_keys[i]]["level"] for i in self.contrast.index[rows]]
         return np.array([-1 if level is None else level for level in read], dtype=np.int64)
 
@@ -272,6 +281,12 @@ class Workbench:
         index = self.contrast.index
         prompt = np.unique(prompt_codes(self.recording)[index], return_inverse=True)[1]
         return step_weights(log_likelihood[index], drawn_columns(self.recording)[index], prompt)
+
+
+def _expected(reading: JudgementRow) -> float:
+    if reading["level"] is None or reading["probabilities"] is None:
+        return -1.0 if reading["level"] is None else float(reading["level"])
+    return float(np.dot(np.arange(len(reading["probabilities"])), reading["probabilities"]))
 
 
 def judgement_row(judge: str, judgement: Judgement) -> JudgementRow:

@@ -6,8 +6,8 @@ on the numeric scale of the levels:
     share without error = cov(s, a) cov(s, b) / (cov(a, b) var(s))
 
 (weighted, within prompt). The plain product counts every response's own noise; here `sum_(i != j)` is taken instead, which does not.
-Repeats of one judge share its errors: between them cov(a, b) is too large, and the result still too small. Simulated (kappa .7, 20-60 prompts x
-3-10 a side, 500 redraws): bias at most +.03 of .84; coverage .95-.98 with likelihoods, .91-.95 without.
+Repeats of one judge share its errors: between them cov(a, b) is too large, and the result still too small. Simulated (kappa .7, 20-60
+prompts x 3-10 a side, 500 redraws): bias at most +.03 of .84; coverage .95-.98 with likelihoods, .91-.95 without.
 """
 
 from __future__ import annotations

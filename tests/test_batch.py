@@ -241,12 +241,27 @@ def test_a_cluster_without_internet(rows: Path, tmp_path: Path) -> None:
     """The command ends with exit code 5 and one line, another process answers, the same command goes on to its report."""
     folder, out = tmp_path / "batch", tmp_path / "out"
     spec = f"batch:{folder}@openai:tiny"
-    words = ["--run", str(rows), "--out", str(out), "--memory", "off", "--judge", spec, "--proposer", spec, "--rounds", "1"]
+    words = [
+        "--run",
+        str(rows),
+        "--out",
+        str(out),
+        "--memory",
+        "off",
+        "--judge",
+        spec,
+        "--proposer",
+        spec,
+        "--rounds",
+        "1",
+        "--reread",
+        "0",
+    ]
     command = [sys.executable, "-m", "agent.cli", *words]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 5
     assert "1 requests wait for answers, 1 of them new" in ended.stderr.splitlines()[-1]
-    config = make_config(run=str(rows), proposer=spec, judge=spec, rounds=1, memory="off")
+    config = make_config(run=str(rows), proposer=spec, judge=spec, rounds=1, memory="off", reread=0)
     for _ in range(3):  # the proposer's answer, the judge's; what the rest needs is asked within the command again
         subprocess.run([sys.executable, "-m", "tests.answer_batch", str(folder)], cwd=ROOT, check=True, capture_output=True)
         with suppress(AwaitingError):

@@ -37,7 +37,7 @@ def read_level(answer: Answer, n_levels: int, completion: str) -> dict[str, Any]
         completion: What was judged; a quote that does not occur in it is dropped.
 
     Returns:
-        Fields of a judgement; `quote` is None when none was given or it does not occur.
+        Fields of a judgement; `quote` is None when none was given, "" when it does not occur.
 
     Raises:
         ReplyError: The reply does not answer the schema.
@@ -51,7 +51,7 @@ def read_level(answer: Answer, n_levels: int, completion: str) -> dict[str, Any]
     if cannot_tell:
         return {"status": "cannot_tell"}
     level = _level(reply.get("level"), n_levels)
-    quote = quote if quote and occurs(quote, completion) else None
+    quote = (quote if occurs(quote, completion) else "") if quote else None
     probabilities = level_probabilities(answer.alternatives, n_levels)
     if probabilities is not None:
         level = max(range(n_levels), key=lambda k: (probabilities[k], k == level))
@@ -61,11 +61,6 @@ def read_level(answer: Answer, n_levels: int, completion: str) -> dict[str, Any]
 def missing(parameter_id: str, key: str, repeat: int, status: str) -> Judgement:
     """A judgement that is not a level."""
     return Judgement.model_validate({"parameter_id": parameter_id, "response_key": key, "repeat": repeat, "status": status})
-
-
-def has_quote(answer: Answer) -> bool:
-    """Whether a readable reply offers a quote."""
-    return bool(json_object(answer.text).get("quote"))
 
 
 def _level(value: object, n_levels: int) -> int:

@@ -15,12 +15,14 @@ class Parts:
     """A template in its three parts.
 
     Attributes:
+        name: The template's.
         system: What the role is told once.
         text: The untrusted text; first, so that a provider's cache of request beginnings serves every question about it.
         question: What is asked about it.
         digest: First 8 hex digits of the whole template's hash: labels of another template are another judge's.
     """
 
+    name: str
     system: Template
     text: Template
     question: Template
@@ -38,4 +40,4 @@ class Parts:
         if len(parts) != 3:
             raise PromptError(f"template {name}: expected three parts divided by lines such as '=== the text ===', found {len(parts)}")
         system, text, question = (Template(name, part) for part in parts)
-        return cls(system, text, question, whole.sha256[:8])
+        return cls(name, system, text, question, whole.sha256[:8])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.errors import ReplyError
 from agent.llm.asker import Asker
 from agent.llm.embedded import EmbeddedJudge
 from agent.llm.fence import fenced, mark_of
-from agent.llm.levels import SCHEMA, has_quote, missing, read_level
+from agent.llm.levels import SCHEMA, missing, read_level
 from agent.llm.parts import Parts
 from agent.llm.protocol import Answer, Request
 from agent.records import Judgement, OrderParameter
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2_000
 """Room for LLMs that think before they answer; the reply itself is under 100 tokens."""
+REWORDED = "judge_reworded"
+"""Template that says the same in other words."""
 DEMAND = "That reply could not be read ({fault}). Reply again to the question above with the JSON object alone."
 
 
@@ -39,7 +41,11 @@ class ReadingJudge:
         self.asker = asker
         self._parts = Parts.load(template)
         self.id = f"{asker.provider.id}#{self._parts.digest}"
-        self.quotes_dropped: Counter[str] = Counter()
+
+    @cached_property
+    def in_other_words(self) -> ReadingJudge | None:
+        """The same judge with its rubric reworded; None for the reworded one itself."""
+        return None if self._parts.name == REWORDED else ReadingJudge(self.asker, REWORDED)
 
     def judge(self, parameter: OrderParameter, texts: Sequence[Text], repeat: int = 0) -> list[Judgement]:
         """One judgement per text, in their order; refused and unreadable replies come back as missing.
@@ -86,6 +92,4 @@ class ReadingJudge:
             if request is None:
                 return missing(parameter.id, key, repeat, "unreadable")
             return request.followed_by(answer.text, DEMAND.format(fault=fault))
-        if fields["status"] == "read" and fields["quote"] is None and has_quote(answer):
-            self.quotes_dropped[parameter.id] += 1
         return Judgement(parameter_id=parameter.id, response_key=key, repeat=repeat, **fields)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.records import Findings
-from agent.report import figures, ranking, sensitivity, timeline_figure
+from agent.report import figures, ranking, reliability, sensitivity, timeline_figure
 from agent.report.method import METHOD_LINES
 from agent.report.reproduce import command_line
 from agent.report.shown import MISSING, Shown, number, p_value, shown, step
@@ -76,6 +76,7 @@ def html_report(findings: Findings, review: ReviewView | None = None) -> str:
         quantities=ranking.quantities,
         settled=[entry for entry in findings.order if entry.settled],
         unsettled=[entry for entry in findings.order if not entry.settled],
+        judge=reliability.html_section(findings),
         choices=choices,
         sensitivity=json.dumps(other, indent=2, ensure_ascii=False) if other else "",
         review=review,

@@ -41,6 +41,8 @@ def escape(text: str, limit: int = 300) -> str:
 
 def markdown_report(findings: Findings) -> str:
     """The whole report; sections without content are left out."""
+    from agent.report.reliability import markdown_blocks  # it is written with this module's tables
+
     sections: Iterable[Iterator[str]] = (
         _summary(findings),
         _ranked(findings),
@@ -48,6 +50,7 @@ def markdown_report(findings: Findings) -> str:
         _transition(findings),
         _order(findings),
         _parameters(findings),
+        markdown_blocks(findings),
         _checks(findings),
         _cost(findings),
         _method(),

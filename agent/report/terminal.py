@@ -21,6 +21,7 @@ from agent.report.ranking import (
     total_text,
     undetectable_text,
 )
+from agent.report.reliability import terminal_line
 from agent.report.shown import NAME_LIMIT, Shown
 from agent.report.visible import one_line
 
@@ -171,6 +172,8 @@ def _totals(findings: Findings) -> RenderResult:
         yield Text.assemble(("Timing        ", "bold"), lag)
     if findings.detectable and missed_text(findings):
         yield Text.assemble(("Resolution    ", "bold"), missed_text(findings))
+    if terminal_line(findings):
+        yield Text.assemble(("Judge         ", "bold"), terminal_line(findings))
     yield Text.assemble(("Rounds        ", "bold"), f"{findings.rounds}; stopped: {one_line(findings.stopped)}")
     if flagged(findings):
         yield Text("! lies outside 0 to 1: printed as estimated, never clipped.")

@@ -65,8 +65,8 @@ def _well_again(server: LlmServer, faultless: Findings) -> None:
 
 
 def config(server: LlmServer, rows: Path) -> RunConfig:
-    """Proposer and judge are the server's."""
-    return config_of(run=str(rows), proposer=server.openai, judge=server.openai, n_permutations=199)
+    """Proposer and judge are the server's; a repeat of a request looks the same to it, so nothing is read again."""
+    return config_of(run=str(rows), proposer=server.openai, judge=server.openai, n_permutations=199, reread=0)
 
 
 def same(findings: Findings, expected: Findings) -> bool:
@@ -100,7 +100,7 @@ def test_with_three_in_ten_requests_failing_in_seven_ways_the_findings_are_the_s
 def test_killed_while_judging_it_goes_on_and_pays_nothing_twice(server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path) -> None:
     """Kill -9 after 40 kept answers, then run on: the same findings, and every request was answered once."""
     words = ["--run", str(rows), "--out", str(tmp_path / "out"), "--memory", "off", "--proposer", server.openai, "--judge", server.openai]
-    command = [sys.executable, "-m", "agent.cli", *words]
+    command = [sys.executable, "-m", "agent.cli", *words, "--reread", "0"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for kept in (40,):
         server.hold_after = kept
