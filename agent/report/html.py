@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.report.visible import Segment
 
 _FOLDER = Path(__file__).parent
-_FIGURES = {
+FIGURES = {
     "transition": (figures.transition_figure, figures.transition_alt),
     "timeline": (timeline_figure.report_timeline, timeline_figure.report_timeline_alt),
     "decomposition": (figures.decomposition_figure, figures.decomposition_alt),
@@ -47,7 +47,7 @@ def html_report(findings: Findings, review: ReviewView | None = None) -> str:
     With `review` it is a page of `discover review` with its forms, whose scripts are files of their own.
     """
     drawn, alts = {}, {}
-    for name, (draw, alt) in _FIGURES.items():
+    for name, (draw, alt) in FIGURES.items():
         figure = draw(findings)
         if figure is not None:
             drawn[name], alts[name] = json.loads(figure.to_json(engine="json")), alt(findings)
@@ -85,6 +85,21 @@ def html_report(findings: Findings, review: ReviewView | None = None) -> str:
         scripts=[RawText(script) for script in scripts],
         script_hashes=" ".join(_csp_hash(script) for script in scripts),
         figure_data=RawText(data_block(drawn)),
+    )
+
+
+def html_summary(findings: Findings) -> str:
+    """The findings in a notebook's cell: sentences, ranked table, cautions; no script."""
+    template = _environment().get_template("notebook.html")
+    return template.render(
+        findings=findings,
+        rows=ranking.ranked(findings),
+        length=ranking.row(findings.length) if findings.length else None,
+        total=ranking.total(findings),
+        joint=ranking.joint(findings),
+        residual=ranking.residual(findings),
+        contrast=ranking.contrast_text(findings.contrast),
+        undetectable=ranking.undetectable_text(findings),
     )
 
 

@@ -272,8 +272,34 @@ def _checks(findings: Findings) -> Iterator[str]:
                 for test in findings.tests
             ],
         )
+    yield from _review(findings)
     yield from _sensitivity(findings)
     yield from _bound(findings)
+
+
+def _review(findings: Findings) -> Iterator[str]:
+    if findings.review is None:
+        return
+    said = {"accept": "Confirmed", "veto": "Vetoed", "reword": "Reworded", "hypothesis": "Added"}
+    lines = []
+    for entry in findings.review.decisions:
+        words = [said[entry.kind], *(f"“{escape(name, NAME_LIMIT)}”" for name in (entry.name, entry.successor) if name)]
+        lines.append(f"- {' '.join(words)}{f': {escape(entry.reason, 400)}' if entry.reason else ''}")
+    yield "Reviewer:\n\n" + ("\n".join(lines) or "- Reviewed; nothing was changed.")
+    rows = [
+        [
+            escape(a.name, NAME_LIMIT),
+            str(a.labels),
+            str(a.n),
+            number(a.exact, 2),
+            number(a.weighted_kappa, 2),
+            number(a.krippendorff_alpha, 2),
+        ]
+        for a in findings.review.agreement
+    ]
+    if rows:
+        header = ("labelled blind", "labels", "both read", "same level", "weighted kappa", "Krippendorff's alpha")
+        yield markdown_table(header, rows)
 
 
 def _sensitivity(findings: Findings) -> Iterator[str]:
