@@ -188,6 +188,7 @@ def test_options_override_a_preset() -> None:
         (["--domain", "choices", "--control"], "--domain choices: expected"),
         (["--data", "/nowhere.jsonl"], "expected a readable JSONL file"),
         (["--data", "/nowhere.jsonl", "--control"], "without --data FILE"),
+        (["--sampling", "some"], "expected --sampling auto or every"),
         (["--seeds", "0"], "expected --seeds from 1"),
     ],
 )
