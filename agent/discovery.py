@@ -63,23 +63,8 @@ def discover(
         ConfigError, ContrastError, tracing.errors.TracingError: Wrong input, in one line.
         RunLockedError: Another process works in the folder.
     """
-    path = Path(config.run)
-    if not path.exists():
-        raise ConfigError(f"--run {config.run}: expected a run directory or a file of responses, found nothing there")
-    proposer, judge = make_proposer(config.proposer), make_judge(config.judge)
-    if judge.id == "embedded" and hasattr(proposer, "asker"):
-        raise ConfigError(f"--proposer {config.proposer}: its candidates have to be read: expected --judge with an LLM, found embedded")
-    second_judge = None if config.second_judge is None else make_judge(config.second_judge, "--second-judge")
-    if second_judge is not None and second_judge.id == judge.id:
-        raise ConfigError(f"--second-judge {config.second_judge}: expected another judge than --judge, found the same")
-    hypotheses = _hypotheses(config, judge)
-    recording = load(path, columns=config.columns, select=config.select)
-    labels = None if config.human_labels is None else load_human_labels(config.human_labels, recording.responses)
-    others = [second_judge.id] if second_judge else []
-    others += [labels.digest] if labels else []
-    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses), *others)
-    folder = out or default_output(path, path.is_dir(), digest)
-    work = Workbench(recording, config, folder, proposer, judge, progress, discovery=digest, second_judge=second_judge, human_labels=labels)
+    work = open_workbench(config, out, progress)
+    folder, digest = work.folder, work.discovery
     if fresh or not _is_finished(folder, digest):
         _ = work.contrast  # one that cannot be made is refused before anything is written or set aside
     _make_folder(folder)
@@ -101,6 +86,36 @@ def discover(
     except LockedError as error:
         raise RunLockedError(str(error)) from None
     return read_findings(folder), folder, False
+
+
+def open_workbench(config: RunConfig, out: Path | None = None, progress: Progress = lambda name, numbers: None) -> Workbench:
+    """Read what is asked about and make the roles; nothing is written.
+
+    Args:
+        config: What is asked.
+        out: Where everything is to be written; default: the run directory itself, or `discoveries/NAME-DIGEST` for a file.
+        progress: Called with an event's name and numbers.
+
+    Raises:
+        ConfigError, ContrastError, tracing.errors.TracingError: Wrong input, in one line.
+    """
+    path = Path(config.run)
+    if not path.exists():
+        raise ConfigError(f"--run {config.run}: expected a run directory or a file of responses, found nothing there")
+    proposer, judge = make_proposer(config.proposer), make_judge(config.judge)
+    if judge.id == "embedded" and hasattr(proposer, "asker"):
+        raise ConfigError(f"--proposer {config.proposer}: its candidates have to be read: expected --judge with an LLM, found embedded")
+    second_judge = None if config.second_judge is None else make_judge(config.second_judge, "--second-judge")
+    if second_judge is not None and second_judge.id == judge.id:
+        raise ConfigError(f"--second-judge {config.second_judge}: expected another judge than --judge, found the same")
+    hypotheses = _hypotheses(config, judge)
+    recording = load(path, columns=config.columns, select=config.select)
+    labels = None if config.human_labels is None else load_human_labels(config.human_labels, recording.responses)
+    others = [second_judge.id] if second_judge else []
+    others += [labels.digest] if labels else []
+    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses), *others)
+    folder = out or default_output(path, path.is_dir(), digest)
+    return Workbench(recording, config, folder, proposer, judge, progress, discovery=digest, second_judge=second_judge, human_labels=labels)
 
 
 def _hypotheses(config: RunConfig, judge: Judge) -> list[OrderParameter]:

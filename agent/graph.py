@@ -32,9 +32,21 @@ RECURSION_LIMIT = 500
 """Steps of the graph; a round takes four, and there are at most 16."""
 
 
-def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
-    """The compiled loop; its context is the workbench, its state ids and numbers."""
-    graph = StateGraph(LoopState, context_schema=Workbench)
+def build_graph(
+    checkpointer: BaseCheckpointSaver[Any] | None = None,
+    context: type[Any] = Workbench,
+    workbench: Callable[[Any], Workbench] | None = None,
+) -> Graph:
+    """The compiled loop; its context is the workbench, its state ids and numbers.
+
+    Args:
+        checkpointer: Keeps finished steps; without one nothing can wait at an interrupt, unless a server brings its own.
+        context: Type of the context where it is something else that a workbench is made from.
+        workbench: Makes the workbench from such a context; given when a server runs the graph.
+    """
+    opened = workbench or (lambda given: given)
+    stops = checkpointer is not None or workbench is not None
+    graph: StateGraph[LoopState, Any, LoopState, LoopState] = StateGraph(LoopState, context_schema=context)
     for node in (
         nodes.load,
         nodes.detect,
@@ -46,7 +58,7 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
         nodes.nothing_to_judge,
         nodes.report,
     ):
-        graph.add_node(node.__name__, _on_workbench(node, stops=checkpointer is not None))
+        graph.add_node(node.__name__, _on_workbench(node, opened, stops))
     graph.add_edge(START, "load")
     graph.add_edge("load", "detect")
     graph.add_conditional_edges("detect", _goes_on("hypotheses"), ["hypotheses", "report"])
@@ -57,18 +69,18 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
     graph.add_conditional_edges("nothing_to_judge", _goes_on("propose"), ["propose", "report"])
     graph.add_edge("propose", "screen")
     graph.add_edge("report", "review")
-    graph.add_node("review", _review)
+    graph.add_node("review", _review(opened))
     graph.add_conditional_edges("review", _after_review, ["screen", "propose", "report", END])
     return graph.compile(checkpointer=checkpointer)
 
 
-def _on_workbench(node: Callable[[Any, Workbench], LoopState], stops: bool) -> Any:
+def _on_workbench(node: Callable[[Any, Workbench], LoopState], opened: Callable[[Any], Workbench], stops: bool) -> Any:
     """The node as LangGraph calls it; where its answers come from elsewhere, the loop stops at an interrupt until they are there."""
 
-    def run(state: Any, runtime: Runtime[Workbench]) -> LoopState:
+    def run(state: Any, runtime: Runtime[Any]) -> LoopState:
         while True:
             try:
-                return node(state, runtime.context)
+                return node(state, opened(runtime.context))
             except AwaitingError as error:
                 if not stops:
                     raise
@@ -77,14 +89,18 @@ def _on_workbench(node: Callable[[Any, Workbench], LoopState], stops: bool) -> A
     return run
 
 
-def _review(state: LoopState, runtime: Runtime[Workbench]) -> LoopState:
-    turn = state.get("reviews", 0) + 1
-    work = runtime.context
-    if turn > work.reviews_wanted:
-        return {"candidates": [], "reviewing": False}
-    while turn > work.reviews_done:
-        interrupt({"review": turn, "accepted": state["accepted"]})  # the loop goes on from here when the review is done
-    return nodes.review(state, work)
+def _review(opened: Callable[[Any], Workbench]) -> Any:
+    """The gate for a reviewer; without `--review`, or when all reviews are taken in, the loop ends here."""
+
+    def run(state: LoopState, runtime: Runtime[Any]) -> LoopState:
+        turn, work = state.get("reviews", 0) + 1, opened(runtime.context)
+        if turn > work.reviews_wanted:
+            return {"candidates": [], "reviewing": False}
+        while turn > work.reviews_done:
+            interrupt({"review": turn, "accepted": state["accepted"]})  # the loop goes on from here when the review is done
+        return nodes.review(state, work)
+
+    return run
 
 
 def _after_review(state: LoopState) -> str:
