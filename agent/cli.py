@@ -127,7 +127,8 @@ def discover(
     columns: Annotated[list[str] | None, typer.Option("--columns", metavar="NAME=COLUMN", help="Rename columns of a file.")] = None,
     select: Annotated[list[str] | None, typer.Option("--select", metavar="COLUMN=VALUE", help="Keep only these rows of a file.")] = None,
     proposer: Annotated[
-        str, typer.Option("--proposer", metavar="NAME", help="embedded, anthropic:NAME, openai:NAME[@URL], batch:DIR, scripted:FILE.")
+        str,
+        typer.Option("--proposer", metavar="NAME", help="embedded, anthropic:NAME, openai:NAME[@URL], hf:PATH, batch:DIR, scripted:FILE."),
     ] = "embedded",
     judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules), or as for --proposer.")] = "embedded",
     second_judge: Annotated[

@@ -30,7 +30,8 @@ class Reading:
 
 def ways(work: Workbench) -> list[Reading]:
     """How accepted parameters are read again: by the judge once more, in other words, by the second judge; none for an exact judge."""
-    found = [] if work.judge.deterministic else [Reading("repeat", work.judge, 1)]
+    same_again = work.judge.deterministic or getattr(work.judge, "repeats_in_other_words", False)
+    found = [] if same_again else [Reading("repeat", work.judge, 1)]
     other_words = getattr(work.judge, "in_other_words", None)
     found += [] if other_words is None else [Reading("other words", other_words, 0)]
     return found + ([] if work.second_judge is None else [Reading("second judge", work.second_judge, 0)])

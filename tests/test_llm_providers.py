@@ -25,9 +25,9 @@ def echo(seen: Seen) -> Say:
     return Say(json.dumps({"said": seen.turns[-1][-20:]}))
 
 
-def request(text: str = "hello", **more: int) -> Request:
+def request(text: str = "hello", repeat: int = 0) -> Request:
     """A small request."""
-    return Request("be brief", (text,), "number", SCHEMA, 100, **more)
+    return Request("be brief", (text,), "number", SCHEMA, 100, repeat=repeat)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -58,6 +58,7 @@ class Request:
         lead: How many characters of the first turn come back in other requests; a provider may cache them.
         schema_name, schema: JSON schema of the reply.
         max_tokens: Longest reply.
+        labels: What may stand as the first value of the reply, as JSON writes it; scored where the provider can, never sent.
         repeat: Which reading of the same text this is; asked anew for every number.
     """
 
@@ -68,6 +69,7 @@ class Request:
     max_tokens: int
     lead: int = 0
     repeat: int = 0
+    labels: tuple[str, ...] = ()
 
     def key(self, provider: str) -> str:
         """Content hash of provider, model, everything that is sent, and the repeat: what is paid for once."""
@@ -76,10 +78,7 @@ class Request:
 
     def followed_by(self, reply: str, demand: str) -> Request:
         """The conversation gone on: what came back, and what is asked now."""
-        return Request(self.system, (*self.turns, reply or "(nothing)", demand), *self._rest())
-
-    def _rest(self) -> tuple[str, dict[str, Any], int, int, int]:
-        return self.schema_name, self.schema, self.max_tokens, self.lead, self.repeat
+        return replace(self, turns=(*self.turns, reply or "(nothing)", demand))
 
     @cached_property
     def n_bytes(self) -> int:

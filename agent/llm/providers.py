@@ -7,7 +7,7 @@ import re
 from agent.errors import ConfigError
 from agent.llm.protocol import Provider
 
-KNOWN = "embedded, scripted:FILE, anthropic:NAME, openai:NAME[@http://HOST:PORT/v1] or batch:DIR"
+KNOWN = "embedded, scripted:FILE, anthropic:NAME, openai:NAME[@http://HOST:PORT/v1], hf:PATH or batch:DIR"
 _NAME = re.compile(r"[\w.:/+-]{1,200}")
 
 
@@ -22,6 +22,10 @@ def make_provider(spec: str, option: str) -> Provider:
         from agent.llm.batch_provider import make_batch
 
         return make_batch(rest, option)
+    if kind == "hf" and rest:
+        from agent.llm.hf_provider import HfProvider
+
+        return HfProvider(rest)
     if kind not in ("anthropic", "openai"):
         raise ConfigError(f"{option} {spec}: expected {KNOWN}, found {kind!r}")
     name, _, address = rest.partition("@")

@@ -42,6 +42,11 @@ class ReadingJudge:
         self._parts = Parts.load(template)
         self.id = f"{asker.provider.id}#{self._parts.digest}"
 
+    @property
+    def repeats_in_other_words(self) -> bool:
+        """Whether the LLM would say the same again, so that a repeat is made with the reworded rubric."""
+        return bool(getattr(self.asker.provider, "deterministic", False))
+
     @cached_property
     def in_other_words(self) -> ReadingJudge | None:
         """The same judge with its rubric reworded; None for the reworded one itself."""
@@ -56,13 +61,16 @@ class ReadingJudge:
         """
         if parameter.rule is not None:
             return EmbeddedJudge().judge(parameter, texts, repeat)
+        if repeat and self.repeats_in_other_words and self.in_other_words is not None:
+            again = self.in_other_words.judge(parameter, texts)
+            return [one.model_copy(update={"repeat": repeat}) for one in again]
         requests = [self.request(parameter, text, repeat) for text in texts]
         answers = self.asker.ask(requests, about=parameter.id)
         found: list[Judgement | Request] = [self._read(parameter, *row, repeat) for row in zip(texts, answers, requests, strict=True)]
         # one repair each: told what was wrong, most LLMs get it right
-        again = {k: one for k, one in enumerate(found) if isinstance(one, Request)}
-        repaired = self.asker.ask(list(again.values()), about=parameter.id) if again else []
-        for k, answer in zip(again, repaired, strict=True):
+        unread = {k: one for k, one in enumerate(found) if isinstance(one, Request)}
+        repaired = self.asker.ask(list(unread.values()), about=parameter.id) if unread else []
+        for k, answer in zip(unread, repaired, strict=True):
             read = self._read(parameter, texts[k], answer, None, repeat)
             found[k] = read
         return [one for one in found if isinstance(one, Judgement)]
@@ -77,7 +85,8 @@ class ReadingJudge:
         levels = "\n".join(f"{k}: {anchor}" for k, anchor in enumerate(parameter.levels))
         question = self._parts.question.fill(mark=mark, question=parameter.question, definition=parameter.definition, levels=levels)
         told = self._parts.system.fill(mark=mark)
-        return Request(told, (first + question,), "rating", SCHEMA, MAX_TOKENS, lead=len(first), repeat=repeat)
+        labels = (*map(str, range(len(parameter.levels))), "null")
+        return Request(told, (first + question,), "rating", SCHEMA, MAX_TOKENS, len(first), repeat, labels)
 
     def _read(
         self, parameter: OrderParameter, text: Text, answer: Answer | None, request: Request | None, repeat: int
