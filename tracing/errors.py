@@ -41,6 +41,10 @@ class CheckpointsError(TracingError, ValueError):
     """A folder of checkpoints is missing, refused (a pickle), incomplete, or of several kinds."""
 
 
+class RecorderError(TracingError, ValueError):
+    """Training cannot be recorded as it was asked for."""
+
+
 class LockedError(TracingError, RuntimeError):
     """Another process works here."""
 
