@@ -77,7 +77,7 @@ def record_checkpoints(
         with _local(source, tokenizer, questions, how) as instrument:
             record(run, instrument, how.plan, progress)
         if run.manifest.scoring["noise_nats"] is None:
-            with _exact(source, tokenizer, questions, how) as instrument:
+            with _local(source, tokenizer, questions, how, exact=True) as instrument:
                 noise = scoring_noise(run, instrument)
             run = replace(run, manifest=replace(run.manifest, scoring={**run.manifest.scoring, "noise_nats": noise}))
             run.manifest.write(out / MANIFEST_NAME)
@@ -168,20 +168,17 @@ def _tokenizer(source: CheckpointSource) -> tuple[Any, list[str]]:
 
 
 @contextmanager
-def _local(source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder) -> Iterator[Instrument]:
+def _local(
+    source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder, exact: bool = False
+) -> Iterator[Instrument]:
+    """An instrument of this process; `exact` for one in double precision."""
     from probes.checkpoints import Checkpoints
 
     cores = os.cpu_count() or 1
-    workers = how.workers or (cores if _weight_bytes(source) <= SMALL_SUBJECT and _on_cpu(how.device) else 1)
-    with Checkpoints(source.subjects(how.dtype, how.device), workers, 1 if workers > 1 else cores) as checkpoints:
-        yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
-
-
-@contextmanager
-def _exact(source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder) -> Iterator[Instrument]:
-    from probes.checkpoints import Checkpoints
-
-    with Checkpoints(source.subjects(how.dtype, how.device).in_double_precision(), 1, os.cpu_count() or 1) as checkpoints:
+    small = _weight_bytes(source) <= SMALL_SUBJECT and _on_cpu(how.device)
+    workers = how.workers or (cores if small and not exact else 1)
+    subjects = source.subjects(how.dtype, how.device)
+    with Checkpoints(subjects.in_double_precision() if exact else subjects, workers, 1 if small or workers > 1 else cores) as checkpoints:
         yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
 
 

@@ -198,9 +198,7 @@ class TransitionRecorder(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write what is left and detach the hooks."""
         self._flush()
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._trained = [], []
+        self._detach()
 
     # --- hooks
 
@@ -212,6 +210,11 @@ class TransitionRecorder(TrainerCallback):  # type: ignore[misc] # transformers 
         self._handles = [parameter.register_post_accumulate_grad_hook(self._after_gradient) for parameter in self._trained]
         if self._alone:
             self._handles.append(model.register_forward_hook(self._after_forward, with_kwargs=True))
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._trained = [], []
 
     def _after_gradient(self, parameter: Any) -> None:
         """A gradient is there; once all are, measure. Asked for again by every later one, so nested backwards (checkpointing) count too."""

@@ -13,8 +13,8 @@ from tests.optional_part import missing
 from tracing import TransitionRecorder
 from tracing.run_directory import RunDirectory
 
-STEPS = 8
-QUESTIONS = ("How should I treat a burn?", "What helps with a fever?", "How do I treat a cough?", "What helps with a rash?")
+STEPS = 6
+QUESTIONS = ("How should I treat a burn?", "What helps with a fever?", "How do I treat a cough?")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning"),
@@ -74,7 +74,7 @@ def train(folder: Path, kind: str, lora: bool, recorder: TransitionRecorder | No
         "lr_scheduler_type": "constant",
         "logging_steps": 1,
         "save_strategy": "steps" if recorder is None else "no",
-        "save_steps": 2,
+        "save_steps": 3,
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": True,
@@ -128,7 +128,7 @@ def test_a_training_run_is_recorded_and_discovered(kind: str, lora: bool, record
     Weights of the callback are recorded by `discover record`, a Trainer's `checkpoint-N` by `discover --run` itself; the base of an adapter
     is found by the relative name it carries, and what the trainer logged reaches the recording.
     """
-    trained = train(folder, kind, lora, TransitionRecorder(every=2) if recorder else None)
+    trained = train(folder, kind, lora, TransitionRecorder(every=3) if recorder else None)
     options = ("--memory", "off", "--quiet", "--rounds", "1")
     if recorder:
         run = folder / "runs" / trained.name
@@ -141,7 +141,7 @@ def test_a_training_run_is_recorded_and_discovered(kind: str, lora: bool, record
         discover("--run", trained.name, "--questions", "questions.toml", *base, *options)
         assert not list(trained.glob("findings.json"))
     recording = RunDirectory.open(run).load()
-    assert recording.steps == tuple(range(0, STEPS + 1, 2))
+    assert recording.steps == (0, 3, 6)
     assert recording.log_likelihood is not None
     assert np.isfinite(recording.log_likelihood).all()
     assert recording.training is not None
