@@ -129,7 +129,7 @@ def run(quick: bool) -> Section:
         columns=("training", "step without it", "added to a step", "bar", "one saving of weights (not counted)"),
         rows=tuple(rows),
         notes=(
-            f"A Llama of {size:.1f}M random parameters in transformers' Trainer, batches of {BATCH} x {LENGTH} tokens, float32, one thread; "
+            f"A Llama of {size:.1f}M random parameters in the Trainer, batches of {BATCH} x {LENGTH} tokens, float32, one thread: "
             f"{(steps - WARM_UP) // 2} pairs of neighbouring steps, one with the recorder and one without, in turn: median of the ratios, "
             "95% interval of the sign test. Recorded: raw and clipped norm of all trained parameters, loss, learning rate, rows on disk.",
         ),
