@@ -14,13 +14,14 @@ All lie in [0, 1] and TV^2 <= D_linear <= TV. Per prompt first, then the plain m
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from scipy.special import logsumexp, xlogy
 
 from probes.errors import SampleError, ShapeError
-from probes.mixture import Mixture, contrast_floor, covered, usable_rows
+from probes.mixture import Mixture, contrast_floor, covered, sum_by, usable_rows
 from probes.resampling import MIN_PROMPTS, Interval, jackknife, within_prompt_groups
 
 Kind = Literal["linear", "jensen_shannon", "total_variation"]
@@ -60,6 +61,7 @@ class Contrast:
         mean_weight, mean_weight_error: `(n_prompts,)` mean of the unnormalised weights `m/q` (1 when the anchors cover m)
             and its standard error; NaN without likelihoods.
         n_unscored: Responses left out because a log-probability that the contrast needs is missing.
+        posterior: `(n, n_anchors)` probability that a response was drawn at each anchor (rows sum to 1); None: drawn a fixed number a side.
     """
 
     s: np.ndarray
@@ -72,6 +74,7 @@ class Contrast:
     mean_weight: np.ndarray = field(default_factory=lambda: np.empty(0))
     mean_weight_error: np.ndarray = field(default_factory=lambda: np.empty(0))
     n_unscored: int = 0
+    posterior: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same responses."""
@@ -99,6 +102,35 @@ class Contrast:
         floor = contrast_floor(np.bincount(self.prompt))
         return bool(covered(*(x[:, None] for x in (self.ess, self.mean_weight, self.mean_weight_error, floor)))[0])
 
+    def within_strata(self, total: np.ndarray | float) -> np.ndarray | float:
+        """Part of s^2 that lies within what responses were drawn from a fixed number each (the anchors; the sides, where it is 1 - D).
+
+        A weighted mean of s over a prompt varies by this part of `sum w^2 E_m[s^2]` only, since a fixed number is drawn at each anchor.
+
+        Args:
+            total: D, a number or an array.
+
+        Returns:
+            1 - D without `posterior`, else the part estimated from all prompts (1 where s is 0).
+        """
+        return 1 - total if self.posterior is None else self._within_anchors
+
+    @cached_property
+    def _within_anchors(self) -> float:
+        if self.posterior is None:
+            raise AssertionError("asked for with a posterior only")
+        r, p = self.posterior, self.n_prompts
+        deviation = self.weight * (self.s - np.bincount(self.prompt, weights=self.weight * self.s)[self.prompt])
+        n, n_squared = sum_by(self.prompt, r, p), sum_by(self.prompt, r**2, p)
+        shares = r * deviation[:, None]
+        # products of different responses only: what one response adds to its anchor's sum by itself is noise
+        between = (sum_by(self.prompt, shares, p) ** 2 - sum_by(self.prompt, shares**2, p)) * n
+        pairs = n**2 - n_squared
+        between = np.divide(between, pairs, out=np.zeros_like(between), where=pairs > 1e-9 * n**2)
+        squared = np.bincount(self.prompt, weights=self.weight**2) * np.bincount(self.prompt, weights=self.weight * self.s**2)
+        scale = float(squared.sum())
+        return float(np.sum(deviation**2) - between.sum()) / scale if scale > 0 else 1.0
+
     def balance(self) -> Interval:
         """`E_m[s|q]`, which is 0 for both halves of m weigh the same, mean over prompts with its interval; only with likelihoods."""
         return jackknife_mean(self, self.s)
@@ -124,7 +156,8 @@ class Contrast:
         else:
             cell = prompt * 2 + (s < 0)
             weight = weight / (2 * np.bincount(cell, weights=weight)[cell])
-        return Contrast(s, weight, prompt, self.likelihoods, jackknife_groups(prompt, s), self.index[rows])
+        posterior = None if self.posterior is None else self.posterior[rows]
+        return Contrast(s, weight, prompt, self.likelihoods, jackknife_groups(prompt, s), self.index[rows], posterior=posterior)
 
     def mean(self, values: np.ndarray) -> float:
         """Weighted mean of `values (n,)` within prompts, then the plain mean over prompts."""
@@ -229,6 +262,7 @@ def likelihood_contrast(
         mean_weight=w.mean[:, 0],
         mean_weight_error=w.error[:, 0],
         n_unscored=usable.n_unscored,
+        posterior=mixture.posterior(log_likelihood),
     )
 
 

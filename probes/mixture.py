@@ -189,6 +189,10 @@ class Mixture:
         """`(n,)` log q(x) of any responses `(n, n_steps)` to these prompts."""
         return np.asarray(logsumexp(log_likelihood[:, self.anchors] + self.log_share[prompt], axis=1))
 
+    def posterior(self, log_likelihood: np.ndarray) -> np.ndarray:
+        """`(n, k)` probability that each of the responses drawn was drawn at each anchor: `n_a P_a / sum_b n_b P_b`."""
+        return np.asarray(np.exp(log_likelihood[:, self.anchors] + self.log_share[self.prompt] - self.log_q[:, None]))
+
     def weights(self, log_target: np.ndarray) -> Weights:
         """Weights of the responses drawn for laws with log-probabilities `(n, k)` nats."""
         return weights_of(log_target - self.log_q[:, None], self.prompt, self.n_prompts)
