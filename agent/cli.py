@@ -16,6 +16,7 @@ from agent import (
     bench_command,
     compare_command,
     crystallize_command,
+    doctor_command,
     misalignment_command,
     organism_command,
     record_command,
@@ -101,6 +102,9 @@ app.command(name="timeline", short_help="Mechanism and behaviour of a run on one
 )
 app.command(name="misalignment", short_help="Rate of misaligned answers per checkpoint.", epilog=misalignment_command.EXAMPLES)(
     misalignment_command.misalignment
+)
+app.command(name="doctor", short_help="Which LLM providers work here, and what each lacks.", epilog=doctor_command.EXAMPLES)(
+    doctor_command.doctor
 )
 app.command(name="crystallize", short_help="Where random choices collapse from one stage to the next.")(crystallize_command.crystallize)
 

@@ -86,3 +86,11 @@ class AnthropicProvider:
         if status in ITEM_ERRORS and (self._answered or too_long(message)):
             return RejectedError(line)  # others were answered: it is this request, not the way all are put
         return ProviderError(line)
+
+
+def models(timeout: float) -> list[str]:
+    """Names of the LLMs that the key in the environment may use; whatever the SDK raises when there is no answer."""
+    from anthropic import Anthropic
+
+    with Anthropic(api_key=os.environ.get(KEY), timeout=timeout, max_retries=0) as client:
+        return [model.id for model in client.models.list(limit=100)]

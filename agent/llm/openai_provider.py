@@ -163,3 +163,12 @@ def _check_address(address: str) -> None:
             f"openai:NAME@{parts.scheme}://{parts.hostname}: expected an address without user, key or query; a key goes into "
             f"the environment variable {COMPATIBLE_KEY}"
         )
+
+
+def models(address: str | None, timeout: float) -> list[str]:
+    """Names of the LLMs that OpenAI, or the server at an address, lists; whatever the SDK raises when there is no answer."""
+    from openai import OpenAI
+
+    key = os.environ.get(KEY) if address is None else os.environ.get(COMPATIBLE_KEY) or "none"
+    with OpenAI(api_key=key, base_url=address, timeout=timeout, max_retries=0) as client:
+        return [model.id for model in client.models.list()]
