@@ -120,7 +120,7 @@ def run(quick: bool) -> Section:
         f"second; {N_REPLAYED:,} kept labels in under {MOST_SECONDS:g} s: {outcome}.",
         notes=[
             f"Responses of {N_WORDS} words through the real SDKs to a local server in a process of its own; every answer is on disk "
-            "(flushed) before it counts. Fastest of three. A killed run goes on from kept replies where it had not read them yet, from kept "
+            "(flushed) before it counts. Fastest of three. A killed run goes on from kept replies where it had not read them, from kept "
             "judgements otherwise."
         ],
     )
