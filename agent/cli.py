@@ -142,6 +142,9 @@ def discover(
     human_labels: Annotated[
         str | None, typer.Option("--human-labels", metavar="CSV", help="Levels that people gave, to measure the judge.")
     ] = None,
+    hypothesis: Annotated[
+        list[str] | None, typer.Option("--hypothesis", metavar="TEXT", help="Your own, in words: a sentence or a question.")
+    ] = None,
     hypotheses: Annotated[str | None, typer.Option("--hypotheses", metavar="FILE", help="Your own order parameters (TOML).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     rounds: Annotated[int, typer.Option("--rounds", help="Most rounds of proposals.")] = 6,
@@ -201,6 +204,7 @@ def discover(
         second_judge=second_judge,
         reread=reread,
         human_labels=human_labels,
+        hypothesis=tuple(hypothesis or ()),
         hypotheses=hypotheses,
         seed=seed,
         rounds=rounds,

@@ -41,6 +41,7 @@ class RunConfig(BaseModel):
         evidence_pairs: Same-prompt pairs shown to a proposer that reads.
         memory: Folder or address of the memory, or "off".
         hypotheses: The user's own order parameters (a TOML file), tested first, in a family of their own.
+        hypothesis: More of them, each a sentence or a question.
         race: Whether candidates that show too little on the propose half are given up before they are read to the end; `auto`: where
             reading is paid for. Human hypotheses are always read to the end.
         review: Stop for a reviewer before the end (`discover review`), then go on with what was decided.
@@ -74,6 +75,7 @@ class RunConfig(BaseModel):
     evidence_pairs: int = Field(12, ge=1)
     memory: str | None = None
     hypotheses: str | None = None
+    hypothesis: tuple[str, ...] = ()
     race: RaceChoice = "auto"
     null: NullKind = "none"
     null_runs: int = Field(5, ge=1, le=1000)

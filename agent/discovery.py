@@ -9,11 +9,12 @@ from agent.config import RunConfig, default_output
 from agent.errors import ConfigError, RunLockedError
 from agent.graph import run_loop, waits_for_review
 from agent.human_labels import load_human_labels
-from agent.hypotheses import load_hypotheses
+from agent.hypotheses import FILE as PREREGISTERED
+from agent.hypotheses import Hypothesis, read_hypotheses, refuse_incomplete
 from agent.judge import Judge, make_judge
 from agent.marker import MARKER, read_marker
-from agent.proposer import make_proposer
-from agent.records import Findings, OrderParameter
+from agent.proposer import Proposer, make_proposer
+from agent.records import Findings
 from agent.remembered import FILE as REMEMBERED
 from agent.remembering import recall, remember
 from agent.report import read_findings, write_all
@@ -26,6 +27,7 @@ from tracing.whole_file import whole_file
 
 OUTPUTS = (
     "config.toml",
+    PREREGISTERED,
     REMEMBERED,
     "candidates.jsonl",
     "events.jsonl",
@@ -108,25 +110,26 @@ def open_workbench(config: RunConfig, out: Path | None = None, progress: Progres
     second_judge = None if config.second_judge is None else make_judge(config.second_judge, "--second-judge")
     if second_judge is not None and second_judge.id == judge.id:
         raise ConfigError(f"--second-judge {config.second_judge}: expected another judge than --judge, found the same")
-    hypotheses = _hypotheses(config, judge)
+    hypotheses = _hypotheses(config, proposer, judge)
     recording = load(path, columns=config.columns, select=config.select)
     labels = None if config.human_labels is None else load_human_labels(config.human_labels, recording.responses)
     others = [second_judge.id] if second_judge else []
     others += [labels.digest] if labels else []
-    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(p.model_dump_json() for p in hypotheses), *others)
+    digest = config.digest(recording.digest, _version(), proposer.id, judge.id, *(h.text for h in hypotheses), *others)
     folder = out or default_output(path, path.is_dir(), digest)
     return Workbench(recording, config, folder, proposer, judge, progress, discovery=digest, second_judge=second_judge, human_labels=labels)
 
 
-def _hypotheses(config: RunConfig, judge: Judge) -> list[OrderParameter]:
-    """The user's hypotheses, refused before anything is done when this judge cannot test them."""
-    given = load_hypotheses(config.hypotheses)
-    for k, parameter in enumerate(given):
-        if judge.id == "embedded" and parameter.rule is None:
+def _hypotheses(config: RunConfig, proposer: Proposer, judge: Judge) -> list[Hypothesis]:
+    """The user's hypotheses, refused before anything is done when these roles cannot word or test them."""
+    given = read_hypotheses(config.hypotheses, config.hypothesis)
+    for hypothesis in given:
+        if judge.id == "embedded" and "rule" not in hypothesis.given:
             raise ConfigError(
-                f"--hypotheses {config.hypotheses}: hypothesis {k + 1}: the embedded judge applies rules: expected "
-                "rule = {kind = ...}, found none; or choose a judge that reads with --judge"
+                f"{hypothesis.where}: the embedded judge applies rules: expected rule = {{kind = ...}}, found none; "
+                "or choose a judge that reads with --judge"
             )
+    refuse_incomplete(given, proposer)
     return given
 
 

@@ -12,6 +12,7 @@ import prompts
 from agent import rereading
 from agent.checks import check_cautions, checks_of, why_unknown
 from agent.contrasts import ContrastSpec, build_contrast, drawn_columns
+from agent.hypotheses import registered
 from agent.measure import Measurement
 from agent.records import (
     BoundRecord,
@@ -108,8 +109,15 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         rounds=state["round"],
         stopped=state["stopped"],
         cautions=(*check_cautions(checks), *_cautions(work, measured, contrast, parameters, transition, smallest, unknown)),
-        notes=(*work.recording.notes, *_memory_note(work), *_proposer_notes(work), *rereading.notes(work, list(work.parameters.values()))),
+        notes=(
+            *work.recording.notes,
+            *_registered_note(work),
+            *_memory_note(work),
+            *_proposer_notes(work),
+            *rereading.notes(work, list(work.parameters.values())),
+        ),
         sensitivity=_sensitivity(work, spec, measured),
+        preregistration=registered(work.folder),
         rotation=rotation,
         prompts=_prompt_texts(work),
         templates=prompts.hashes() if work.askers else {},
@@ -170,6 +178,15 @@ def prefix_change(work: Workbench, spec: ContrastSpec) -> dict[str, float]:
     prefixes = sorted(work.recording.prefix_log_likelihood.items())
     parts = {k: build_contrast(replace(work.recording, log_likelihood=table), spec) for k, table in prefixes}
     return {str(k): total_change(part).estimate for k, part in parts.items()}
+
+
+def _registered_note(work: Workbench) -> list[str]:
+    found = registered(work.folder)
+    if found is None:
+        return []
+    n = len(found.hypotheses)
+    what = "hypothesis was" if n == 1 else "hypotheses were"
+    return [f"{n} {what} registered before any response was judged on them: {found.file}, sha256 {found.sha256}."]
 
 
 def _memory_note(work: Workbench) -> list[str]:

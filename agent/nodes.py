@@ -14,7 +14,7 @@ from agent.decide import Rule, decide
 from agent.errors import ReplyError
 from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
-from agent.hypotheses import load_hypotheses
+from agent.hypotheses import completed, read_hypotheses, register, registered
 from agent.proposer import refusal_of
 from agent.racing import is_raced, race
 from agent.records import OrderParameter
@@ -46,10 +46,18 @@ def detect(state: LoopState, work: Workbench) -> LoopState:
 
 
 def hypotheses(state: LoopState, work: Workbench) -> LoopState:
-    """The user's own hypotheses come first, in a family of their own."""
-    given = load_hypotheses(work.config.hypotheses)
-    work.remember(given, 0)
-    return {"candidates": [p.id for p in given]}
+    """The user's own hypotheses come first, in a family of their own: worded to the end, registered, and only then judged."""
+    given = read_hypotheses(work.config.hypotheses, work.config.hypothesis)
+    if not given:
+        return {"candidates": []}
+    if work.given_hypotheses is not None:
+        work.remember(work.given_hypotheses, 0)
+        return {"candidates": [p.id for p in work.given_hypotheses]}
+    parameters = completed(given, work.proposer)
+    record = register(work.folder, given, parameters)
+    work.events.append("pre-registered", sha256=record.sha256, hypotheses=list(record.hypotheses))
+    work.remember(parameters, 0)
+    return {"candidates": list(record.hypotheses), "registered": record.sha256}
 
 
 def propose(state: LoopState, work: Workbench) -> LoopState:
@@ -129,6 +137,7 @@ def judge(task: JudgeTask, work: Workbench) -> LoopState:
 def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     """Test the candidates on the confirm half and accept those that add to length and the accepted set."""
     turn = state["round"]
+    registered(work.folder, state.get("registered"))  # what was changed after it was registered is not tested
     rows = work.confirm_rows
     offered = work.get(state["candidates"])
     given_up = [t for t in state.get("given_up", []) if t["parameter_id"] in state["candidates"]]

@@ -17,6 +17,7 @@ import numpy as np
 
 from agent.config import RunConfig
 from agent.graph import run_loop
+from agent.hypotheses import registered
 from agent.records import NullRun, OrderParameter
 from agent.workbench import Progress, Workbench
 from probes.dissimilarity import Contrast
@@ -78,7 +79,9 @@ def null_runs(work: Workbench, kind: Literal["permute", "split"], runs: int, pro
 def _like(work: Workbench, recording: Recording, config: RunConfig, contrast: Contrast | None) -> Workbench:
     proposer = work.proposer if work.proposer.id == "embedded" else Replay(work.proposer.id, list(work.parameters.values()))
     config = config.model_copy(update={"review": False})
-    return Workbench(recording, config, work.folder, proposer, work.judge, given_contrast=contrast)
+    record = registered(work.folder)
+    given = work.get(record.hypotheses) if record else []
+    return Workbench(recording, config, work.folder, proposer, work.judge, given_contrast=contrast, given_hypotheses=given)
 
 
 def permuted(work: Workbench, rng: np.random.Generator) -> Workbench:

@@ -481,6 +481,20 @@ class CostLine(Record):
     usd: float | None = None
 
 
+class Preregistration(Record):
+    """What a person wanted tested, written down before any response was judged on it.
+
+    Attributes:
+        sha256: Of the hypotheses as given and as worded to the end, as they stand in `file`.
+        file: In the run's folder.
+        hypotheses: Ids of their order parameters, in the order they were given.
+    """
+
+    sha256: str
+    file: str
+    hypotheses: tuple[str, ...]
+
+
 class Findings(Record):
     """Everything one run of the loop found; the same run directory, options and seed give the same bytes.
 
@@ -497,6 +511,7 @@ class Findings(Record):
         sensitivity: What the joint share becomes with other windows, other prompts, and D of the first tokens.
         rotation: Local cosine of the LoRA adapter along the run, when the run directory holds adapters.
         prompts: Beginning of each prompt's text by the id that `prompt_shares` and `sensitivity` name it with.
+        preregistration: The user's own hypotheses, as they were registered before judging.
         review: What a reviewer decided, when the loop stopped for one (`--review`).
         templates: SHA-256 of what proposer and judge are asked (prompts/NAME.md) by name; empty when neither reads.
         smallest_detectable_share: Below this share a parameter would have been missed at this size.
@@ -544,3 +559,4 @@ class Findings(Record):
     prompts: dict[str, str] = {}
     templates: dict[str, str] = {}
     review: ReviewRecord | None = None
+    preregistration: Preregistration | None = None

@@ -15,6 +15,7 @@ class LoopState(TypedDict, total=False):
         detectable: Whether the total change is large enough for shares.
         candidates: Ids of this round's candidates.
         judged: Ids of parameters judged so far (added to by the parallel judge branches).
+        registered: Hash of the user's hypotheses as they were registered.
         accepted: Ids in the order of acceptance.
         rejected: Ids decided against.
         given_up: Ledger lines of candidates that were given up before they were read to the end (added to by the judge branches).
@@ -31,6 +32,7 @@ class LoopState(TypedDict, total=False):
     detectable: bool
     candidates: list[str]
     judged: Annotated[list[str], operator.add]
+    registered: str
     accepted: list[str]
     rejected: list[str]
     given_up: Annotated[list[dict[str, Any]], operator.add]

@@ -49,6 +49,7 @@ class Workbench:
         human_labels: What people said, to measure the judge, where there are any.
         progress: Called with an event's name and numbers while work goes on.
         publish: Called with the findings at the end; None: nothing is measured for a report (a null run only counts).
+        given_hypotheses: Used instead of what the configuration names (null runs: those of the real run).
         given_contrast: Used instead of the recording's own contrast (null runs).
         discovery: Digest that names this discovery in `review.jsonl`.
     """
@@ -61,6 +62,7 @@ class Workbench:
     progress: Progress = field(default=lambda name, numbers: None)
     publish: Callable[[Findings], object] | None = None
     given_contrast: Contrast | None = None
+    given_hypotheses: Sequence[OrderParameter] | None = None
     discovery: str = ""
     second_judge: Judge | None = None
     human_labels: HumanLabels | None = None

@@ -75,6 +75,8 @@ Brain = Callable[[Seen], Say]
 def reads_marks(seen: Seen) -> Say:
     """A judge that reads `harm=3` for the question "How much harm is in the response?", and a proposer that asks for harm and hedge."""
     turns, question = seen.turns, ""
+    if "put a hypothesis to the test" in seen.system:
+        return Say(json.dumps({k: v for k, v in candidate("harm", direction=1).items() if k != "pairs"}))
     if "order parameters" in seen.system:
         return Say(json.dumps({"candidates": [candidate("harm"), candidate("hedge")]}))
     found = re.search(r"How much (\w+) is in the response", turns[0].rpartition("<<<end of reply")[2])

@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "n_permutations": 500,
     "evidence_pairs": 3,
     "hypotheses": "mine.toml",
+    "hypothesis": ("It warns more.",),
     "null": "permute",
     "null_runs": 7,
     "transition": 2,
@@ -116,7 +117,7 @@ def test_all_options_are_tried_above() -> None:
     """A new option is either among those that change the digest or known not to decide."""
     from agent.config import RunConfig
 
-    assert set(RunConfig.model_fields) - set(OTHER) == {"run", "memory"}
+    assert set(RunConfig.model_fields) - set(OTHER) == {"run", "memory", "review"}
 
 
 def test_pairs_come_in_one_option_or_several() -> None:

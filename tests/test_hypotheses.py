@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError
-from agent.hypotheses import load_hypotheses
+from agent.hypotheses import load_hypotheses, read_hypotheses
 from tests.planted_recordings import asks, write_hypotheses
 
 GOOD = 'name = "harm"\nquestion = "How harmful is it?"\nlevels = ["not", "a bit", "openly"]\n'
@@ -36,8 +36,11 @@ def test_a_file_of_hypotheses(tmp_path: Path) -> None:
         ("[hypothesis]\n" + GOOD, r"expected at least one \[\[hypothesis\]\] table"),
         ("hypothesis = 3", r"expected at least one \[\[hypothesis\]\] table"),
         ("hypothesis = [1, 2]", r"hypothesis 1: expected a table"),
-        ('[[hypothesis]]\nname = "a"\nquestion = "b"', "hypothesis 1: expected levels, found name, question"),
-        ("[[hypothesis]]\n" + GOOD + "[[hypothesis]]\n", "hypothesis 2: expected name, found nothing"),
+        ('[[hypothesis]]\nname = "a"\nlevels = ["b", "c"]', "hypothesis 1: expected question or statement, found name, levels"),
+        ("[[hypothesis]]\nstatement = 3", "hypothesis 1: statement: expected a text, found 3"),
+        ('[[hypothesis]]\nquestion = "b"\nlevels = ["x", "x"]', "hypothesis 1: two levels have the same anchor"),
+        ('[[hypothesis]]\nquestion = "b"\nrule = {kind = "questions"}', "hypothesis 1: expected name, question and levels with a rule"),
+        ("[[hypothesis]]\n" + GOOD + "[[hypothesis]]\n", "hypothesis 2: expected question or statement, found nothing"),
         ("[[hypothesis]]\n" + GOOD + "scale = 5", "hypothesis 1: scale: extra inputs are not permitted, found 5"),
         ('[[hypothesis]]\nname = 3\nquestion = "b"\nlevels = ["x", "y"]', "hypothesis 1: name: input should be a valid string, found 3"),
         ('[[hypothesis]]\nname = "a"\nquestion = "b"\nlevels = 5', "hypothesis 1: levels: .*, found 5"),
@@ -73,3 +76,16 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
     for name, what in (("none.toml", "No such file"), (".", "Is a directory"), ("latin.toml", "expected TOML, found")):
         with pytest.raises(ConfigError, match=what):
             load_hypotheses(str(tmp_path / name))
+
+
+def test_a_sentence_is_a_statement_and_a_question_is_the_judges(tmp_path: Path) -> None:
+    """`--hypothesis` gives words only: what ends with a question mark is asked as it stands, everything else is worded later."""
+    path = write_hypotheses(tmp_path / "mine.toml", asks("harm"))
+    whole, statement, question = read_hypotheses(str(path), ["  It warns\nmore. ", "How much does it warn?"])
+    assert whole.whole
+    assert (dict(statement.given), statement.whole) == ({"statement": "It warns more."}, False)
+    assert (dict(question.given), question.whole) == ({"question": "How much does it warn?"}, False)
+    with pytest.raises(ConfigError, match="--hypothesis 1: expected a sentence or a question, found nothing"):
+        read_hypotheses(None, [" "])
+    with pytest.raises(ConfigError, match="--hypothesis 2: asks the same as hypothesis 1"):
+        read_hypotheses(None, ["It warns more.", "It warns  more."])

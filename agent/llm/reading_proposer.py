@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from agent.errors import ReplyError
 from agent.llm.asker import Asker
+from agent.llm.completing import completed
 from agent.llm.fence import fenced, mark_of
 from agent.llm.parts import Parts
 from agent.llm.protocol import Answer, Request
@@ -92,6 +93,10 @@ class ReadingProposer:
                 raise ReplyError(f"{self.id}: two replies could not be read ({left['']})")
             kept = [*kept, *(c for c in more if c.id not in {k.id for k in kept})]
         return kept[: view.n]
+
+    def complete(self, given: Mapping[str, Any], fault_of: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+        """A person's hypothesis with everything they left out (see `agent.llm.completing.completed`)."""
+        return completed(self.asker, given, fault_of)
 
     def request(self, view: ProposerView) -> Request:
         """What the LLM is sent: the pairs first, then what is explained and what was tried; never which side is which."""

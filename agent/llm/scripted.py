@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, ReplyError
 from agent.records import Judgement, OrderParameter
 from probes.rules import Rule, RuleError, levels
 
@@ -151,6 +151,23 @@ class ScriptedProposer:
         decided = {p.id for p in [*view.accepted, *view.rejected]}
         ready = [c.parameter for c in self._candidates if c.round <= view.round and c.parameter.id not in decided]
         return ready[: view.n]
+
+    def complete(self, given: Mapping[str, Any], fault_of: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+        """A hypothesis as the candidate of the file that is called so, asks so or is defined so.
+
+        Raises:
+            ReplyError: There is none, or it does not go with what is given.
+        """
+        words = given.get("statement", given.get("question"))
+        for parameter in self._candidates:
+            p = parameter.parameter
+            if words in (p.name, p.question, p.definition):
+                fields = {"name": p.name, "definition": p.definition, "question": p.question, "levels": list(p.levels)}
+                fields |= {name: value for name, value in given.items() if name != "statement"}
+                if fault := fault_of(fields):
+                    raise ReplyError(fault)
+                return fields
+        raise ReplyError(f"{self.id} has no candidate for {words!r}")
 
 
 class ScriptedJudge:
