@@ -40,6 +40,9 @@ def record(
         int | None, typer.Option("--window", metavar="L", help="With every: score under checkpoints within 2L-1 only; default: under all.")
     ] = None,
     anchors: Annotated[int | None, typer.Option("--anchors", metavar="N", help="With auto: most checkpoints sampled; default 12.")] = None,
+    score_every: Annotated[
+        int, typer.Option("--score-every", metavar="K", help="With auto: score every Kth checkpoint first, then all near the change.")
+    ] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the best there is.")] = None,
@@ -57,7 +60,7 @@ def record(
     from agent.checkpoint_source import checkpoints_in, stages_in
     from agent.choices import stages_of
 
-    plan = make_plan(sampling, window, anchors)
+    plan = make_plan(sampling, window, anchors, score_every)
     if (checkpoints is None) == (stages is None):
         raise ConfigError(f"expected one of --checkpoints and --stages, found {'neither' if stages is None else 'both'}")
     found = stages_in(stages_of(stages, named=True), base_model) if checkpoints is None else checkpoints_in(checkpoints, base_model)

@@ -13,11 +13,16 @@ import numpy as np
 
 from probes.errors import SampleError
 from probes.mixture import Mixture, low_percentile
+from probes.transition import PEAK_OVER_MEDIAN, transition_curve
 
 FLOOR = 5.0
 """Effective sample size per (prompt, step) that sampling goes on for: its 5th percentile over prompts, at every step."""
 MAX_FRESH_WEIGHT = 4.0
 """Fresh responses may weigh this much on average under the proposal made without them; more, and the proposal had missed them."""
+FLANK = 0.1
+"""A gap with less than this part of the highest D is not refined for its own sake."""
+MARGIN = 2
+"""Gaps on both sides of a gap that is refined."""
 FIRST_ANCHORS = 3
 MAX_ANCHORS = 12
 
@@ -73,6 +78,29 @@ def coverage(
     open_ = np.setdiff1d(np.arange(ess.size), drawn_at)
     following = None if enough or open_.size == 0 else int(open_[np.argmin(ess[open_])])
     return Coverage(ess, fresh, following, enough or open_.size == 0)
+
+
+def to_refine(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """Gaps between neighbouring scored checkpoints that hide something: score the checkpoints inside them too.
+
+    D between the two checkpoints at a gap's ends is `PEAK_OVER_MEDIAN` times its median over all gaps and `FLANK` of the highest or more,
+    or is the highest, or is unknown; and the `MARGIN` gaps on both sides of such a gap, so that windows around a transition are complete.
+
+    Args:
+        log_likelihood: `(n, k)` nats under the checkpoints scored so far, ascending.
+        drawn_at: `(n,)` column among these.
+        prompt: `(n,)` codes `0..P-1`.
+
+    Returns:
+        `(k - 1,)` bool.
+    """
+    d = transition_curve(log_likelihood, drawn_at, prompt, np.arange(log_likelihood.shape[1]), 1).curve
+    known = np.isfinite(d)
+    hot = ~known
+    if known.any():
+        highest = d[known].max()
+        hot |= np.where(known, d, 0.0) >= max(min(PEAK_OVER_MEDIAN * np.median(d[known]), highest), FLANK * highest)
+    return np.asarray(np.convolve(hot, np.ones(2 * MARGIN + 1), mode="full")[MARGIN : MARGIN + hot.size] > 0)
 
 
 def fresh_weight(log_likelihood: np.ndarray, drawn_at: np.ndarray, prompt: np.ndarray, anchor: int) -> float:

@@ -8,8 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from agent.anchor_plan import AutomaticAnchors
+from agent.config import make_config
+from agent.contrasts import detect
 from agent.recording import record
-from probes.anchors import FLOOR, MAX_FRESH_WEIGHT, coverage, first_anchors, fresh_weight
+from probes.anchors import FLOOR, MAX_FRESH_WEIGHT, coverage, first_anchors, fresh_weight, to_refine
 from probes.errors import SampleError
 from probes.likelihood import Request
 from probes.sampler import Draw, Question
@@ -84,8 +86,9 @@ def test_it_stops_by_itself_with_few_anchors(n_each: int, tmp_path: Path) -> Non
     recording = run.load()
     assert recording.log_likelihood is not None
     assert np.isfinite(recording.log_likelihood).all()
-    columns, found = plan._replayed(run)
-    assert sorted(STEPS[c] for c in columns) == list(sampled)
+    state = plan._replayed(run)
+    assert sorted(STEPS[c] for c in state.chosen) == list(sampled)
+    found = state.found
     assert found is not None
     assert found.enough
     assert found.ess.min() >= FLOOR
@@ -132,6 +135,32 @@ def test_recorded_again_nothing_more_is_wanted(tmp_path: Path) -> None:
     plan = AutomaticAnchors()
     run = _recorded(tmp_path / "run", _changing(), plan)
     assert tuple(plan.wanted(run).scored) == run.recorded_steps()
+
+
+@pytest.mark.slow
+def test_scoring_coarse_to_fine_leaves_out_what_does_not_change(tmp_path: Path) -> None:
+    """Scored under every 3rd checkpoint first, then all around the change: fewer checkpoints, the transition where it is, D at its peak."""
+    planted = _changing(width=0.7)
+    whole = _recorded(tmp_path / "whole", planted, AutomaticAnchors(), 8).load()
+    plan = AutomaticAnchors(score_every=3)
+    run = _recorded(tmp_path / "run", planted, plan, 8)
+    recording = run.load()
+    assert len(recording.steps) < 0.75 * N_STEPS
+    assert {3 * column for column in range(22, 31)} <= set(recording.steps)
+    assert f"scored under {len(recording.steps)}" in plan.summary(run)
+    assert tuple(plan.wanted(run).scored) == run.recorded_steps()
+    found = [detect(each, make_config(run="planted", window=4)) for each in (whole, recording)]
+    peaks = [each.transition for each in found if each is not None]
+    assert all(peak.found for peak in peaks)
+    assert peaks[1].step.estimate == pytest.approx(peaks[0].step.estimate, abs=4)
+    assert np.nanmax(found[1].curve.curve) == pytest.approx(np.nanmax(found[0].curve.curve), rel=0.15)  # type: ignore[union-attr]
+
+
+def test_what_changes_and_what_is_unknown_is_refined(rng: np.random.Generator) -> None:
+    """Gaps with the largest D, and those beside them; where nothing stands for a gap, that one."""
+    run = planted_run(rng, n_prompts=12, effects=[1.5], n_outcomes=120, course=logistic_course(12, 7.5, 0.05))
+    sample = draw(run, [0, 7, 8, 11], 8, rng)
+    assert to_refine(sample.log_likelihood, sample.drawn_at, sample.prompt).tolist() == [False] * 5 + [True] * 5 + [False]
 
 
 def test_fresh_responses_tell_what_was_missed(rng: np.random.Generator) -> None:
