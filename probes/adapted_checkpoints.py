@@ -30,8 +30,8 @@ from probes.lora_hooks import LoraHooks
 from probes.organism import use_cores
 from probes.plain_likelihood import plain_log_likelihoods
 from probes.request import Request, distinct
-from probes.sampler import Draw, Question, as_draws, question_rows, row_batches, stop_tokens
-from probes.token_tree import Pack, pack
+from probes.sampler import Draw, Question, as_draws, question_rows, row_batches, rows_in_memory, stop_tokens
+from probes.token_tree import TOKENS, Pack, pack
 from probes.tree_likelihood import Tree, trusted
 
 Item = TypeVar("Item")
@@ -74,8 +74,9 @@ class AdaptedCheckpoints:
         adapters: Mapping[int, LoraAdapter | Path],
         workers: int = 1,
         cores: int = 1,
-        tokens_per_pack: int = 2048,
+        tokens_per_pack: int = TOKENS,
         shared_bytes: int = SHARED_BYTES,
+        ahead: int | None = None,
     ) -> None:
         """Copy the subject's modules once a worker and find out what can be shared.
 
@@ -86,6 +87,7 @@ class AdaptedCheckpoints:
             cores: Cores each of them uses.
             tokens_per_pack: Tokens run at a time in scoring.
             shared_bytes: Memory for what checkpoints share.
+            ahead: Pieces begun before they are asked for; None: two a worker.
 
         Raises:
             SampleError: An adapter is none of this base.
@@ -93,7 +95,8 @@ class AdaptedCheckpoints:
         self.steps: tuple[int, ...] = tuple(sorted(adapters))
         self.notes: tuple[str, ...] = ()
         self._adapters = dict(adapters)
-        self._ahead, self._tokens_per_pack, self._shared_bytes = 2 * workers, tokens_per_pack, shared_bytes
+        self._ahead = 2 * workers if ahead is None else ahead
+        self._tokens_per_pack, self._shared_bytes = tokens_per_pack, shared_bytes
         modules = sorted({name for adapter in adapters.values() for name in adapted_modules(adapter)})
         self._pool = ThreadPoolExecutor(workers, initializer=use_cores, initargs=(cores,))
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -151,7 +154,7 @@ class AdaptedCheckpoints:
         wanted: Sequence[Wanted],
         max_tokens: int = 96,
         law: Law | None = None,
-        rows_per_batch: int = 256,
+        rows_per_batch: int | None = None,
     ) -> Iterator[list[Draw]]:
         """Draw responses at several checkpoints, in batches that mix them.
 
@@ -161,7 +164,7 @@ class AdaptedCheckpoints:
             wanted: Where, how many and by which seeds.
             max_tokens: A response is cut there; the cut response is the event "begins so".
             law: How logits become probabilities; None: temperature 1, nothing else.
-            rows_per_batch: Responses drawn at a time.
+            rows_per_batch: Responses drawn at a time; None: as many as `probes.sampler.CACHE_BYTES` hold.
 
         Yields:
             For each of `wanted` its draws, ordered by question.
@@ -171,13 +174,14 @@ class AdaptedCheckpoints:
         """
         with self._working() as worker:
             stop = stop_tokens(worker.subject, tokenizer)
+            batch = rows_per_batch or rows_in_memory(worker.stack, max_tokens)
         rows = (
             row
             for index, each in enumerate(wanted)
             for row in question_rows(tokenizer, questions, each.per_question, each.seed, max_tokens, index)
         )
         work = partial(self._draw, wanted=wanted, law=law or Law(), stop=stop)
-        drawn = itertools.chain.from_iterable(self._in_order(work, row_batches(rows, rows_per_batch)))
+        drawn = itertools.chain.from_iterable(self._in_order(work, row_batches(rows, batch)))
         for each in wanted:
             yield as_draws(tokenizer, list(itertools.islice(drawn, len(questions) * each.per_question)), each.per_question, stop)
 

@@ -97,6 +97,13 @@ class LayerStack:
         inputs = self.hooks.shapes[self.cut.module][0] if self.cut.module else 0
         return (int(self.config.hidden_size) + inputs) * int(self.head.weight.element_size())
 
+    @property
+    def bytes_cached(self) -> int:
+        """Memory for the keys and values of a token that is decoded."""
+        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
+        return 2 * len(self._layers) * int(heads) * int(size) * int(self.head.weight.element_size())
+
     def last_module_cut(self) -> Cut | None:
         """The cut inside the first adapted layer, when one module is adapted there: right if it adds straight to the layer's output."""
         layer = min((self._layer_of(name) for name in self.modules), default=len(self._layers))

@@ -20,7 +20,7 @@ from probes.layer_stack import LayerStack
 from probes.plain_likelihood import plain_log_likelihoods
 from probes.request import Request as Request
 from probes.request import distinct as distinct
-from probes.token_tree import Pack, pack
+from probes.token_tree import TOKENS, Pack, pack
 from probes.tree_likelihood import Tree, trusted
 
 
@@ -33,7 +33,7 @@ class Plan:
     tokens_per_batch: int
 
 
-def plan(requests: Sequence[Request], tokens_per_batch: int = 2048) -> Plan:
+def plan(requests: Sequence[Request], tokens_per_batch: int = TOKENS) -> Plan:
     """Sort requests so that what they begin with alike, prompts above all, is run once.
 
     Args:

@@ -19,6 +19,9 @@ from probes.layer_stack import LayerStack
 from probes.lora_adapter import LoraAdapter
 from probes.tree_likelihood import trusted
 
+CACHE_BYTES = 1 << 29
+"""Keys and values that are held at a time."""
+MOST_ROWS, PROMPT_ALLOWANCE = 1024, 64
 PROMPT_TOKENS = 16_384
 """Tokens of prompts that are run at a time, padding included."""
 
@@ -90,7 +93,7 @@ def sample(
     per_question: int,
     seed: int,
     max_tokens: int = 96,
-    rows_per_batch: int = 256,
+    rows_per_batch: int | None = None,
     law: Law | None = None,
 ) -> list[Draw]:
     """Draw `per_question` responses to every question.
@@ -102,7 +105,7 @@ def sample(
         per_question: Independent draws of each.
         seed: The same seed, questions and subject give the same draws.
         max_tokens: A response is cut there; the cut response is the event "begins so".
-        rows_per_batch: Responses drawn at a time.
+        rows_per_batch: Responses drawn at a time; None: as many as `CACHE_BYTES` hold.
         law: How logits become probabilities; None: temperature 1, nothing else.
 
     Returns:
@@ -118,7 +121,7 @@ def sample(
     except SampleError:
         stack = None
     drawn: list[Drawn] = []
-    for batch in row_batches(rows, rows_per_batch):
+    for batch in row_batches(rows, rows_per_batch or rows_in_memory(stack, max_tokens)):
         if stack is None:
             drawn += draw_rows_plainly(subject, batch, law or Law(), stop)
         else:
@@ -139,6 +142,13 @@ def question_rows(
     uniform = np.random.default_rng(seed).random((len(questions), per_question, max_tokens))
     prompts = [encode_question(tokenizer, question) for question in questions]
     return [Row(adapter, prompts[k], uniform[k, draw]) for k in range(len(questions)) for draw in range(per_question)]
+
+
+def rows_in_memory(stack: LayerStack | None, max_tokens: int) -> int:
+    """How many responses are drawn at a time: what fits into `CACHE_BYTES`, at least 8 and at most `MOST_ROWS`."""
+    if stack is None:
+        return MOST_ROWS // 16
+    return min(MOST_ROWS, max(8, CACHE_BYTES // (stack.bytes_cached * (max_tokens + PROMPT_ALLOWANCE))))
 
 
 def row_batches(rows: Iterable[Row], rows_per_batch: int) -> Iterator[list[Row]]:

@@ -20,6 +20,10 @@ from probes.request import Request
 
 Indices = npt.NDArray[np.int64]
 
+TOKENS = 1024
+"""Nodes of a tree: enough to multiply matrices at full speed, few enough for what a layer computes to stay in a processor's cache."""
+TEXTS = 4
+"""Texts that a tree has room for, whatever their length: a long prompt is not run again for each response."""
 PADDING = 1.3
 """Segments attend in one call while padding costs at most this factor ..."""
 FREE_SCORES = 20_000
@@ -84,8 +88,8 @@ class Pack:
         return np.take_along_axis(sums, last, axis=1)
 
 
-def pack(requests: Sequence[Request], tokens_per_pack: int = 2048) -> list[Pack]:
-    """Sort requests into trees of at most `tokens_per_pack` nodes (more where a single request has more).
+def pack(requests: Sequence[Request], tokens_per_pack: int = TOKENS) -> list[Pack]:
+    """Sort requests into trees of at most `tokens_per_pack` nodes, or of `TEXTS` times the longest text where that is more.
 
     Raises:
         SampleError: A prompt or a response is empty: even an empty answer has its stop token.
@@ -94,11 +98,12 @@ def pack(requests: Sequence[Request], tokens_per_pack: int = 2048) -> list[Pack]
         if not request.prompt or not request.response:
             raise SampleError(f"expected a prompt and a response with at least the stop token, found an empty one at request {row}")
     texts = [np.array(request.prompt + request.response, dtype=np.int64) for request in requests]
+    budget = max(tokens_per_pack, TEXTS * max(map(len, texts), default=0))
     order = sorted(range(len(requests)), key=lambda row: requests[row].prompt + requests[row].response)
     packs, chosen, size = [], list[int](), 0
     for row in order:
         new = len(texts[row]) - (_common(texts[chosen[-1]], texts[row]) if chosen else 0)
-        if chosen and size + new > tokens_per_pack:
+        if chosen and size + new > budget:
             packs.append(_tree(requests, texts, chosen))
             chosen, size, new = [], 0, len(texts[row])
         chosen.append(row)

@@ -154,7 +154,7 @@ def test_shared_layers_run_once(rng: np.random.Generator) -> None:
         assert counted == [nodes, nodes, nodes, 4 * nodes]
         checkpoints._shared_bytes, checkpoints._tokens_per_pack = 5000, 20
         turns = checkpoints._turns(asked)
-        assert len(turns) > 2
+        assert len(turns) > 1
         again = list(checkpoints.score(asked, (0, 1, 2, 1)))
     assert np.abs(np.array(whole) - np.array(again)).max() < 1e-4
     assert np.array_equal(again[1], again[3])
