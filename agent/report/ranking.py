@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.records import ContrastRecord, Estimate, Findings, ParameterFinding
-from agent.report.shown import MISSING, Shown, number, shown, step
+from agent.report.shown import Shown, number, shown, step
 
 _VERDICT_ORDER = {"accepted": 0, "vetoed": 1, "rejected": 2, "not tested": 3}
 _AGREEMENT_KEYS = ("krippendorff_alpha", "weighted_kappa", "kappa")
@@ -28,6 +28,11 @@ class Row:
     def name(self) -> str:
         """The order parameter's name; untrusted text."""
         return self.finding.parameter.name
+
+    @property
+    def agreement(self) -> float | None:
+        """Agreement of repeated judgements as a number; None for an exact rule and where it was not measured."""
+        return agreement(self.finding)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -63,10 +68,15 @@ def _rank_key(finding: ParameterFinding) -> tuple[int, float]:
 
 def reliability(finding: ParameterFinding) -> str:
     """Agreement of repeated judgements, "exact" for a rule, an en dash when it was not measured."""
+    return "exact" if finding.parameter.rule is not None else number(agreement(finding), 2)
+
+
+def agreement(finding: ParameterFinding) -> float | None:
+    """Agreement of repeated judgements as a number; None for an exact rule and where it was not measured."""
     if finding.parameter.rule is not None:
-        return "exact"
+        return None
     values = (finding.reliability.get(key) for key in _AGREEMENT_KEYS)
-    return next((number(value, 2) for value in values if value is not None), MISSING)
+    return next((value for value in values if value is not None), None)
 
 
 def quantities(finding: ParameterFinding) -> list[tuple[str, Estimate]]:
