@@ -152,8 +152,16 @@ def discover(
     alpha: Annotated[float, typer.Option("--alpha", help="Family-wise significance level.")] = 0.05,
     min_share: Annotated[float, typer.Option("--min-share", help="Smallest gain in share that counts.")] = 0.02,
     min_change: Annotated[float, typer.Option("--min-change", help="Lower limit of D needed before shares are printed.")] = 0.01,
-    memory: Annotated[str | None, typer.Option("--memory", metavar="DIR", help="Memory of order parameters; 'off' for none.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="DIR|URL", help="Memory of order parameters: a folder, http://host:port of a Chroma server, or 'off'."
+        ),
+    ] = None,
     race: Annotated[str, typer.Option("--race", metavar="WHEN", help="Give up hopeless candidates early: auto, on or off.")] = "auto",
+    memory_examples: Annotated[
+        bool, typer.Option("--memory-examples", help="Keep evidence pairs (response text) in the memory too.")
+    ] = False,
     null: Annotated[str, typer.Option("--null", metavar="KIND", help="Rerun the loop on nulls: none, permute or split.")] = "none",
     null_runs: Annotated[int, typer.Option("--null-runs", help="How many null runs.")] = 5,
     review: Annotated[bool, typer.Option("--review", help="Stop for a reviewer, then go on with what was decided.")] = False,
@@ -213,6 +221,7 @@ def discover(
         min_share=min_share,
         min_change=min_change,
         memory=memory,
+        memory_examples=memory_examples,
         race=race,
         null=null,
         null_runs=null_runs,

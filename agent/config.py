@@ -40,6 +40,7 @@ class RunConfig(BaseModel):
         n_permutations: Permutations of each test.
         evidence_pairs: Same-prompt pairs shown to a proposer that reads.
         memory: Folder or address of the memory, or "off".
+        memory_examples: Keep evidence pairs (response text) in the memory.
         hypotheses: The user's own order parameters (a TOML file), tested first, in a family of their own.
         hypothesis: More of them, each a sentence or a question.
         race: Whether candidates that show too little on the propose half are given up before they are read to the end; `auto`: where
@@ -74,6 +75,7 @@ class RunConfig(BaseModel):
     n_permutations: int = Field(2000, ge=99)
     evidence_pairs: int = Field(12, ge=1)
     memory: str | None = None
+    memory_examples: bool = False
     hypotheses: str | None = None
     hypothesis: tuple[str, ...] = ()
     race: RaceChoice = "auto"
@@ -83,7 +85,7 @@ class RunConfig(BaseModel):
 
     def written(self) -> dict[str, Any]:
         """Everything that decides the findings, as plain values (not the memory's place; a review's decisions are in review.jsonl)."""
-        return self.model_dump(mode="json", exclude={"memory", "review"})
+        return self.model_dump(mode="json", exclude={"memory", "memory_examples", "review"})
 
     def digest(self, *content: str) -> str:
         """What identifies this discovery: the options and `content`, whatever is read (recording, hypotheses, ...); not where it lies."""

@@ -22,6 +22,7 @@ from agent.records import (
     OrderParameter,
     OrderRecord,
     ParameterFinding,
+    ScreenedRecord,
     TestRecord,
     TransitionRecord,
 )
@@ -104,6 +105,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
         bound=_bound_record(measured),
         training=training_record(work.recording.training),
         tests=tuple(tests),
+        screened=tuple(ScreenedRecord(**one) for one in state.get("screened", [])),
         cost=cost_lines(work),
         smallest_detectable_share=smallest / total if detectable and smallest is not None and total else None,
         rounds=state["round"],
@@ -190,8 +192,13 @@ def _registered_note(work: Workbench) -> list[str]:
 
 
 def _memory_note(work: Workbench) -> list[str]:
-    n = min(len(work.remembered.promising), work.config.candidates)
-    return [f"Tried first: {n} order parameter(s) remembered from other runs."] if n else []
+    n = sum(p.origin == "memory" for p in work.parameters.values())
+    out = [f"Tried first: {n} order parameter{'' if n == 1 else 's'} remembered from other runs."] if n else []
+    n = len(work.remembered.tried)
+    if n:
+        noun = "order parameter was" if n == 1 else "order parameters were"
+        out.append(f"{n} {noun} tried in vain on runs that changed alike and not tried again; --memory off does without.")
+    return out
 
 
 def _proposer_notes(work: Workbench) -> list[str]:

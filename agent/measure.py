@@ -70,7 +70,7 @@ class Measurement:
 
     def label(self, parameter: OrderParameter) -> np.ndarray:
         """`(n_confirm,)` levels, -1 missing."""
-        return np.asarray(self.work.labels(parameter)[self.rows])
+        return self.work.labels(parameter)[self.rows] if self.work.is_read(parameter) else self.work.labels_at(parameter, self.rows)
 
     # ---- the total
 
@@ -193,7 +193,8 @@ class Measurement:
         label = self.label(parameter)
         part = explained(self.confirm, [label])
         verdict: Verdict = "not tested" if test is None else "accepted" if test.accepted else "rejected"
-        whole = self.work.expected_levels(parameter)
+        # one remembered from other runs and rejected here was read on the confirm half only: it has no course
+        whole = self.work.expected_levels(parameter) if self.work.is_read(parameter) else None
         out = self._finding(parameter, label, whole, part, test.round if test else 0, verdict, test.reason if test else "")
         beyond = explained(self.confirm, [self.length, label]).minus(self._beyond_length_base)
         update: dict[str, object] = {"beyond_length": self.share(beyond)}
@@ -241,13 +242,13 @@ class Measurement:
         self,
         parameter: OrderParameter,
         label: np.ndarray,
-        whole: np.ndarray,
+        whole: np.ndarray | None,
         part: Explained,
         round_number: int,
         verdict: Verdict,
         reason: str,
     ) -> ParameterFinding:
-        shown, when = self.along_the_run(whole)
+        shown, when = (None, None) if whole is None else self.along_the_run(whole)
         if when is not None:
             self.onsets[parameter.name] = when
         descriptive = self.confirm.likelihoods and self.total.printable
@@ -290,7 +291,7 @@ class Measurement:
             sides[name] = tuple(float(x) for x in share / max(share.sum(), 1e-300)), float(mass[missing].sum())
         judged = parameter.id in self.work.parameters
         reasons = self.work.missing(parameter) if judged else {}
-        quotes = [reading["quote"] for reading in self.work.readings(parameter)] if judged else []
+        quotes = [reading["quote"] for reading in self.work.readings_so_far(parameter)] if judged else []
         return LevelDistribution(
             before=sides["before"][0],
             after=sides["after"][0],

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from agent.errors import MemoryStoreError
-from agent.memory_duplicates import THRESHOLDS, Duplicate, Labels, Thresholds, both_exact, comparable_words, decide, entry_correlation
+from agent.memory_duplicates import THRESHOLDS, Duplicate, Labels, Thresholds, near_duplicates
 from agent.memory_embedders import NgramEmbedder
 from agent.memory_entries import MemoryEntry, RunOutcome, fold, nearness, remembered_wording, search_text
 from agent.memory_events import MemoryEvent, Provenance, StoredEvent, encode, header, now
@@ -224,10 +224,7 @@ class Memory:
     def near_duplicates(
         self, parameter: OrderParameter, label_vector: Labels | None = None, *, thresholds: Thresholds = THRESHOLDS
     ) -> list[Duplicate]:
-        """Remembered parameters that are the same thing as this one, most similar first.
-
-        Where both have labels on enough shared responses, a high or low correlation decides alone, however alike or different the
-        words are; elsewhere the words decide.
+        """Remembered parameters that are the same thing as this one, most similar first (see `memory_duplicates.near_duplicates`).
 
         Args:
             parameter: The candidate.
@@ -235,16 +232,7 @@ class Memory:
             thresholds: From which similarities on two are one.
         """
         self._refresh()
-        cosines = self._cosines(parameter)
-        found: list[Duplicate] = []
-        for entry in self.entries():
-            correlation = entry_correlation(entry, label_vector) if label_vector and entry.labels else None
-            cosine = cosines.get(entry.id) if comparable_words(parameter, entry.parameter) else None
-            if entry.id == parameter.id:
-                found.append(Duplicate(entry, 1.0, "same question"))
-            elif (same := decide(correlation, cosine, thresholds, exact=both_exact(parameter, entry.parameter))) is not None:
-                found.append(Duplicate(entry, *same))
-        return sorted(found, key=lambda duplicate: -duplicate.similarity)
+        return near_duplicates(parameter, label_vector, self.entries(), self._cosines(parameter), thresholds)
 
     def ranked_for(self, change_signature: Mapping[str, float]) -> list[MemoryEntry]:
         """Accepted parameters, those most likely to matter on a run with this change signature first (for transfer).

@@ -6,7 +6,7 @@ and distinct pairs over all thresholds, and its table stands in `tests/benchmark
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -74,6 +74,36 @@ class Duplicate(NamedTuple):
     entry: MemoryEntry
     similarity: float
     how: How
+
+
+def near_duplicates(
+    parameter: OrderParameter,
+    labels: Labels | None,
+    entries: Iterable[MemoryEntry],
+    cosines: Mapping[str, float],
+    thresholds: Thresholds = THRESHOLDS,
+) -> list[Duplicate]:
+    """Those of `entries` that are the same thing as a parameter, most similar first.
+
+    Where both have labels on enough shared responses, a high or low correlation decides alone, however alike or different the
+    words are; elsewhere the words decide.
+
+    Args:
+        parameter: The candidate.
+        labels: Its levels on responses, `text_key -> level`.
+        entries: What it is held against.
+        cosines: Similarity in words by entry id; absent: too unlike to be looked at.
+        thresholds: From which similarities on two are one.
+    """
+    found: list[Duplicate] = []
+    for entry in entries:
+        correlation = entry_correlation(entry, labels) if labels and entry.labels else None
+        cosine = cosines.get(entry.id) if comparable_words(parameter, entry.parameter) else None
+        if entry.id == parameter.id:
+            found.append(Duplicate(entry, 1.0, "same question"))
+        elif (same := decide(correlation, cosine, thresholds, exact=both_exact(parameter, entry.parameter))) is not None:
+            found.append(Duplicate(entry, *same))
+    return sorted(found, key=lambda duplicate: -duplicate.similarity)
 
 
 def label_correlation(one: Labels, other: Labels) -> float | None:

@@ -14,12 +14,18 @@ from agent.decide import Rule, decide
 from agent.errors import ReplyError
 from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
+<<<<<<< HEAD
 from agent.hypotheses import completed, read_hypotheses, register, registered
+=======
+from agent.fingerprints import reference_texts
+from agent.hypotheses import load_hypotheses
+>>>>>>> 0b37d4b (Memory in the loop: reference responses, candidates that repeat others are dropped, what other runs found is confirmed first)
 from agent.proposer import refusal_of
 from agent.racing import is_raced, race
 from agent.records import OrderParameter
 from agent.rereading import read_again
 from agent.state import JudgeTask, LoopState
+from agent.twins import Twins
 from agent.workbench import Workbench
 from probes.dissimilarity import total_change
 from probes.explained_share import explained, residual_of
@@ -27,6 +33,10 @@ from probes.explained_share import explained, residual_of
 EVIDENCE, PROPOSE, TEST, HUMAN, REVIEW = 2, 3, 4, 5, 10
 """Purposes of random numbers (1 is the split)."""
 ENOUGH_EMPTY_ROUNDS = 2
+FIRST_LOOK = 64
+"""Responses of the propose half on which what other runs found may be given up, before the confirm half is read."""
+SHOWN_TRIED = 40
+"""Order parameters tried in vain on other runs that a proposer is shown."""
 
 
 def load(state: LoopState, work: Workbench) -> LoopState:
@@ -63,7 +73,7 @@ def hypotheses(state: LoopState, work: Workbench) -> LoopState:
 def propose(state: LoopState, work: Workbench) -> LoopState:
     """What other runs found comes first; then the proposer is asked about what is unexplained on the propose half."""
     turn = state["round"] + 1
-    found = remembered_candidates(state, work) if turn == 1 else []
+    found = remembered_candidates(state, work, turn)
     source = "memory" if found else work.proposer.id
     if not found:
         try:
@@ -75,10 +85,17 @@ def propose(state: LoopState, work: Workbench) -> LoopState:
     return {"round": turn, "candidates": [p.id for p in found], "reviewing": False}
 
 
-def remembered_candidates(state: LoopState, work: Workbench) -> list[OrderParameter]:
-    """Parameters accepted on other runs and not decided here, as many as a round has candidates."""
+def remembered_candidates(state: LoopState, work: Workbench, turn: int) -> list[OrderParameter]:
+    """Parameters of other runs that are not decided here, as many as a round has candidates.
+
+    The first round is for what was accepted there. The second, if something was accepted in the first, is for what showed a share
+    there without adding to what was accepted: here it may add, and asking that is cheaper than asking for new ones.
+    """
     decided = {*state["accepted"], *state["rejected"]}
-    return [p for p in work.remembered.promising if p.id not in decided][: work.config.candidates]
+    remembered = work.remembered.promising if turn == 1 else work.remembered.second if turn == 2 else ()
+    if turn == 2 and not any(work.parameters[i].origin == "memory" for i in state["accepted"]):
+        return []
+    return [known.parameter for known in remembered if known.parameter.id not in decided][: work.config.candidates]
 
 
 def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
@@ -93,6 +110,8 @@ def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
     rng = work.rng(EVIDENCE, turn)
     pairs = choose_pairs(residual, contrast.s, contrast.prompt, work.config.evidence_pairs, rng)
     reasons = {t["parameter_id"]: t["reason"] for t in state.get("tests", [])} | _review_reasons(state, work)
+    decided = {*state["accepted"], *state["rejected"]}
+    tried = [known for known in work.remembered.tried if known.parameter.id not in decided][:SHOWN_TRIED]
     return ProposerView(
         round=turn,
         n=work.config.candidates,
@@ -106,32 +125,67 @@ def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:
         length_bin=work.length_label[rows],
         accepted=accepted,
         accepted_labels=np.stack(labels, axis=1) if labels else np.empty((rows.size, 0), dtype=np.int64),
-        rejected=[*rejected, *(p for p in work.remembered.tried if p.id not in {r.id for r in rejected})],
+        rejected=[*rejected, *(known.parameter for known in tried)],
         pairs=shown_pairs(pairs, systems, prompts, completions, rng),
-        reasons=[reasons.get(p.id, "") for p in rejected],
+        reasons=[*(reasons.get(p.id, "") for p in rejected), *(known.why for known in tried)],
     )
 
 
 def screen(state: LoopState, work: Workbench) -> LoopState:
-    """Drop what was decided before and what cannot be judged from one response, with the reason on record."""
+    """Drop what was decided before, here or (with a memory) elsewhere, and what cannot be judged from one response; say why."""
     decided = {*state["accepted"], *state["rejected"]}
-    kept = []
+    twins = known_twins(state, work)
+    kept: list[str] = []
+    dropped = []
     for parameter in work.get(state["candidates"]):
         reason = "was decided before" if parameter.id in decided else refusal_of(parameter)
+        if twins is not None and not reason:
+            reason = twins.twin_of(parameter)
         if reason:
             work.events.append("screened", round=state["round"], parameter_id=parameter.id, reason=reason)
+            dropped.append({"round": state["round"], "parameter_id": parameter.id, "name": parameter.name, "reason": reason})
         elif parameter.id not in kept:
             kept.append(parameter.id)
-    return {"candidates": kept}
+            if twins is not None:
+                twins.add([parameter], "which comes before it in this round")
+    return {"candidates": kept, "screened": dropped}
+
+
+def known_twins(state: LoopState, work: Workbench) -> Twins | None:
+    """What this round's candidates must not repeat; None without a memory, and for what the user or a reviewer wrote down."""
+    if work.config.memory == "off" or state["round"] == 0 or state.get("reviewing"):
+        return None
+    twins = Twins(work)
+    twins.add(work.get(state["accepted"]), "accepted in this run")
+    twins.add(work.get(state["rejected"]), "rejected in this run")
+    if any(p.origin == "agent" for p in work.get(state["candidates"])):  # what is remembered as accepted is tried whatever it resembles
+        twins.add_known(work.remembered.tried)
+    return twins
 
 
 def judge(task: JudgeTask, work: Workbench) -> LoopState:
     """One branch of the fan-out: have every response of the contrast judged on one candidate, unless it is given up on the way."""
     parameter = work.parameters[task["parameter_id"]]
-    given_up = race(work, parameter, task) if is_raced(work, parameter, task["round"]) else None
-    asked = 0 if given_up else work.judge_all(parameter)
+    confirm_first = is_confirmed_first(work, parameter)
+    texts = work.texts_at(work.confirm_rows) if confirm_first else work.texts
+    if work.config.memory != "off" and parameter.rule is None:
+        texts = [*texts, *reference_texts()]
+    raced = is_raced(work, parameter, task["round"])
+    given_up = race(work, parameter, task, FIRST_LOOK if confirm_first else None) if raced else None
+    asked = 0 if given_up else work.judge_texts(parameter, texts)
     work.progress("given up" if given_up else "judged", {"parameter": parameter.name, "responses": given_up.n if given_up else asked})
     return {"judged": [parameter.id], "given_up": [given_up.model_dump(mode="json")] if given_up else []}
+
+
+def is_confirmed_first(work: Workbench, parameter: OrderParameter) -> bool:
+    """Whether only the confirm half is read until a candidate is accepted.
+
+    So it is with what is remembered from other runs: it was not chosen by looking at this run, so the propose half has no say in it.
+    What is counted for nothing is read whole.
+    """
+    free = parameter.rule is not None and (work.judge.deterministic or bool(work.askers))
+    at_once = all(asker.at_once for asker in work.askers)
+    return parameter.origin == "memory" and at_once and not free
 
 
 def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
@@ -146,10 +200,12 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
     accepted_before = work.get(state["accepted"])
     base = [work.length_label[rows], *(work.labels(p)[rows] for p in accepted_before)]
     again = None if work.judge.deterministic else lambda new: second_readings(work, [*accepted_before, *(candidates[i] for i in new)])
-    labels = {i: work.labels(p)[rows] for i, p in candidates.items()}
+    labels = {i: work.labels_at(p, rows) for i, p in candidates.items()}
     names = {i: p.name for i, p in candidates.items()}
     accepted, tests = decide(work.confirm, base, labels, names, rule, turn, rng, again)
     work.progress("decided", {"round": turn, "accepted": [names[i] for i in accepted], "tested": len(tests)})
+    for i in accepted:
+        work.judge_all(candidates[i])
     all_accepted = [*state["accepted"], *accepted]
     # only rounds that somebody proposed for tell whether there is more to propose
     proposed = any(p.origin == "agent" for p in offered)

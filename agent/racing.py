@@ -29,8 +29,14 @@ def is_raced(work: Workbench, parameter: OrderParameter, turn: int) -> bool:
     return choice == "on" or (parameter.rule is None and any(asker.role == "judge" and asker.at_once for asker in work.askers))
 
 
-def race(work: Workbench, parameter: OrderParameter, task: JudgeTask) -> TestRecord | None:
+def race(work: Workbench, parameter: OrderParameter, task: JudgeTask, most: int | None = None) -> TestRecord | None:
     """Read the propose half in batches, the most telling responses first, and look after each.
+
+    Args:
+        work: The discovery.
+        parameter: The candidate.
+        task: Its round, and what was accepted before.
+        most: Responses after which the race ends; None: all of the propose half.
 
     Returns:
         The ledger line of a candidate that is given up; None for one to be read to the end.
@@ -41,7 +47,7 @@ def race(work: Workbench, parameter: OrderParameter, task: JudgeTask) -> TestRec
     alpha = config.alpha / 2 ** task["round"]
     futility = Futility.of(contrast, base, config.min_share * total, alpha / task["n_candidates"], POWER, work.confirm_rows.size)
     order = reading_order(contrast, work.rng(RACE))
-    for n in range(BATCH, order.size + BATCH, BATCH):
+    for n in range(BATCH, min(most or order.size, order.size) + BATCH, BATCH):
         read = order[:n]
         work.judge_rows(parameter, rows[read])
         look = futility.look(read, work.labels_at(parameter, rows[read]))

@@ -279,6 +279,15 @@ class TestRecord(Record):
     reason: str
 
 
+class ScreenedRecord(Record):
+    """A candidate that was dropped before it was judged, and why: it repeats another, or cannot be judged from one response."""
+
+    round: int
+    parameter_id: str
+    name: str
+    reason: str
+
+
 class TransitionRecord(Record):
     """The transition curve D(t*) for the window that was used, and what was found on it; None where a split is unknown."""
 
@@ -547,6 +556,7 @@ class Findings(Record):
     bound: BoundRecord | None = None
     training: TrainingTraceRecord | None
     tests: tuple[TestRecord, ...]
+    screened: tuple[ScreenedRecord, ...] = ()
     null_run: NullRun | None = None
     cost: tuple[CostLine, ...] = ()
     smallest_detectable_share: float | None

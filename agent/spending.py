@@ -10,6 +10,7 @@ from threading import Lock, current_thread, main_thread
 from types import FrameType
 
 from agent.errors import BudgetError, ConfigError
+from agent.fingerprints import reference_texts
 from agent.llm.asker import Asker
 from agent.llm.protocol import Answer, Request
 from agent.records import CostLine
@@ -199,8 +200,9 @@ def estimate(work: Workbench) -> list[str]:
     twice (METHOD 4). Answers that are kept already are not taken off.
     """
     config = work.config
-    n_texts = len(work.texts)
-    characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in work.texts) + FRAME * n_texts
+    texts = [*work.texts, *(reference_texts() if config.memory != "off" else [])]
+    n_texts = len(texts)
+    characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in texts) + FRAME * n_texts
     lines = []
     for asker in work.askers:
         if asker.role == "judge":

@@ -20,6 +20,7 @@ class LoopState(TypedDict, total=False):
         rejected: Ids decided against.
         given_up: Ledger lines of candidates that were given up before they were read to the end (added to by the judge branches).
         tests: Ledger lines, one per test made.
+        screened: Ledger lines of candidates dropped before they were judged.
         empty_rounds: Rounds in a row without acceptance.
         stopped: Why the loop ended; empty while it runs.
         reviews: Reviews taken in so far.
@@ -37,6 +38,7 @@ class LoopState(TypedDict, total=False):
     rejected: list[str]
     given_up: Annotated[list[dict[str, Any]], operator.add]
     tests: Annotated[list[dict[str, Any]], operator.add]
+    screened: Annotated[list[dict[str, Any]], operator.add]
     empty_rounds: int
     stopped: str
     reviews: int

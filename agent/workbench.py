@@ -185,10 +185,18 @@ class Workbench:
         """Have every distinct text judged that is not yet; returns how many were asked for now."""
         return self._judge(parameter, self.texts, repeat, self.judge)
 
+    def judge_texts(self, parameter: OrderParameter, texts: Sequence[Text]) -> int:
+        """The same for these texts, of the contrast or others."""
+        return self._judge(parameter, list(texts), 0, self.judge)
+
     def judge_rows(self, parameter: OrderParameter, rows: np.ndarray, repeat: int = 0, judge: Judge | None = None) -> int:
         """The same for the texts of some rows of the contrast only, by another judge if one is given."""
+        return self._judge(parameter, self.texts_at(rows), repeat, judge or self.judge)
+
+    def texts_at(self, rows: np.ndarray) -> list[Text]:
+        """The distinct texts of some rows of the contrast."""
         keys = dict.fromkeys(self.text_keys[i] for i in self.contrast.index[rows])
-        return self._judge(parameter, [self._text_of[key] for key in keys], repeat, judge or self.judge)
+        return [self._text_of[key] for key in keys]
 
     @cached_property
     def _text_of(self) -> dict[str, Text]:
@@ -229,9 +237,18 @@ class Workbench:
         known = self.store.get(self.judge.id, parameter.id)
         return {key: known[key]["level"] for key, *_ in self.texts if key in known}
 
+    def is_read(self, parameter: OrderParameter) -> bool:
+        """Whether every text of the contrast was judged."""
+        return (parameter.id, 0) in self._labels or len(self.levels_by_text(parameter)) == len(self.texts)
+
     def missing(self, parameter: OrderParameter) -> Counter[str]:
-        """How many judgements of the contrast's responses are not a level, by reason."""
-        return Counter(r["status"] for r in self.readings(parameter) if r["level"] is None)
+        """How many judgements of the contrast's responses are not a level, by reason; those never asked for do not count."""
+        return Counter(r["status"] for r in self.readings_so_far(parameter) if r["level"] is None)
+
+    def readings_so_far(self, parameter: OrderParameter) -> list[JudgementRow]:
+        """One judgement per response of the contrast that was judged."""
+        known = self.store.get(self.judge.id, parameter.id)
+        return [known[self.text_keys[i]] for i in self.contrast.index if self.text_keys[i] in known]
 
     _labels: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 

@@ -117,7 +117,7 @@ def test_all_options_are_tried_above() -> None:
     """A new option is either among those that change the digest or known not to decide."""
     from agent.config import RunConfig
 
-    assert set(RunConfig.model_fields) - set(OTHER) == {"run", "memory", "review"}
+    assert set(RunConfig.model_fields) - set(OTHER) == {"run", "memory", "memory_examples", "review"}
 
 
 def test_pairs_come_in_one_option_or_several() -> None:

@@ -19,14 +19,14 @@ class Parts:
         system: What the role is told once.
         text: The untrusted text; first, so that a provider's cache of request beginnings serves every question about it.
         question: What is asked about it.
-        digest: First 8 hex digits of the whole template's hash: labels of another template are another judge's.
+        sha256: Hash of the whole template.
     """
 
     name: str
     system: Template
     text: Template
     question: Template
-    digest: str
+    sha256: str
 
     @classmethod
     def load(cls, name: str) -> Parts:
@@ -40,4 +40,9 @@ class Parts:
         if len(parts) != 3:
             raise PromptError(f"template {name}: expected three parts divided by lines such as '=== the text ===', found {len(parts)}")
         system, text, question = (Template(name, part) for part in parts)
-        return cls(name, system, text, question, whole.sha256[:8])
+        return cls(name, system, text, question, whole.sha256)
+
+    @property
+    def digest(self) -> str:
+        """First 8 hex digits of the hash: labels of another template are another judge's."""
+        return self.sha256[:8]

@@ -41,6 +41,7 @@ class ReadingJudge:
         self.asker = asker
         self._parts = Parts.load(template)
         self.id = f"{asker.provider.id}#{self._parts.digest}"
+        self.template_hash = self._parts.sha256
 
     @property
     def repeats_in_other_words(self) -> bool:

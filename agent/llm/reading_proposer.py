@@ -72,6 +72,7 @@ class ReadingProposer:
         self._refusal_of = refusal_of
         self._parts = Parts.load("propose")
         self.id = f"{asker.provider.id}#{self._parts.digest}"
+        self.template_hash = self._parts.sha256
 
     def propose(self, view: ProposerView, rng: np.random.Generator) -> list[OrderParameter]:
         """At most `view.n` new candidates; refused ones go back once with the reason.

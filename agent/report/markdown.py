@@ -272,6 +272,10 @@ def _checks(findings: Findings) -> Iterator[str]:
                 for test in findings.tests
             ],
         )
+    if findings.screened:
+        yield "Dropped before any response was judged on them:"
+        rows = [[str(one.round), escape(one.name, NAME_LIMIT), escape(one.reason, 200)] for one in findings.screened]
+        yield markdown_table(("round", "candidate", "reason"), rows)
     yield from _review(findings)
     yield from _sensitivity(findings)
     yield from _bound(findings)
