@@ -14,12 +14,8 @@ from agent.decide import Rule, decide
 from agent.errors import ReplyError
 from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
-<<<<<<< HEAD
-from agent.hypotheses import completed, read_hypotheses, register, registered
-=======
 from agent.fingerprints import reference_texts
-from agent.hypotheses import load_hypotheses
->>>>>>> 0b37d4b (Memory in the loop: reference responses, candidates that repeat others are dropped, what other runs found is confirmed first)
+from agent.hypotheses import completed, read_hypotheses, register, registered
 from agent.proposer import refusal_of
 from agent.racing import is_raced, race
 from agent.records import OrderParameter
@@ -73,7 +69,7 @@ def hypotheses(state: LoopState, work: Workbench) -> LoopState:
 def propose(state: LoopState, work: Workbench) -> LoopState:
     """What other runs found comes first; then the proposer is asked about what is unexplained on the propose half."""
     turn = state["round"] + 1
-    found = remembered_candidates(state, work, turn)
+    found = remembered_candidates(state, work) if turn == 1 else []
     source = "memory" if found else work.proposer.id
     if not found:
         try:
@@ -85,17 +81,10 @@ def propose(state: LoopState, work: Workbench) -> LoopState:
     return {"round": turn, "candidates": [p.id for p in found], "reviewing": False}
 
 
-def remembered_candidates(state: LoopState, work: Workbench, turn: int) -> list[OrderParameter]:
-    """Parameters of other runs that are not decided here, as many as a round has candidates.
-
-    The first round is for what was accepted there. The second, if something was accepted in the first, is for what showed a share
-    there without adding to what was accepted: here it may add, and asking that is cheaper than asking for new ones.
-    """
+def remembered_candidates(state: LoopState, work: Workbench) -> list[OrderParameter]:
+    """Parameters accepted on other runs and not decided here, as many as a round has candidates."""
     decided = {*state["accepted"], *state["rejected"]}
-    remembered = work.remembered.promising if turn == 1 else work.remembered.second if turn == 2 else ()
-    if turn == 2 and not any(work.parameters[i].origin == "memory" for i in state["accepted"]):
-        return []
-    return [known.parameter for known in remembered if known.parameter.id not in decided][: work.config.candidates]
+    return [known.parameter for known in work.remembered.promising if known.parameter.id not in decided][: work.config.candidates]
 
 
 def proposer_view(state: LoopState, work: Workbench, turn: int) -> ProposerView:

@@ -15,7 +15,7 @@ from agent.records import OrderParameter
 from tracing.json_lines import append_lines, read_lines
 
 FILE = "remembered.jsonl"
-Kind = Literal["promising", "second", "tried"]
+Kind = Literal["promising", "tried"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,10 @@ class Remembered:
 
     Attributes:
         promising: Accepted on other runs, most likely to matter here first.
-        second: Showed a share of their own on other runs, but not beyond what was accepted there; here that may be otherwise.
         tried: Tried in vain on other runs, nearest change first: shown to the proposer, never tried again.
     """
 
     promising: tuple[Known, ...] = ()
-    second: tuple[Known, ...] = ()
     tried: tuple[Known, ...] = ()
 
 
@@ -52,7 +50,6 @@ def write_snapshot(folder: Path, run_digest: str, remembered: Remembered) -> Non
     """Write the snapshot; the first line says which run it was taken for, so that an empty one exists too."""
     lines: list[dict[str, Any]] = [{"kind": "snapshot", "run_digest": run_digest}]
     lines += [_line("promising", known) for known in remembered.promising]
-    lines += [_line("second", known) for known in remembered.second]
     lines += [_line("tried", known) for known in remembered.tried]
     append_lines(folder / FILE, lines)
 
@@ -63,7 +60,7 @@ def read_snapshot(folder: Path) -> Remembered:
     if not path.exists():
         return Remembered()
     lines = [line for _, line in read_lines(path)]
-    return Remembered(_of(lines, "promising"), _of(lines, "second"), _of(lines, "tried"))
+    return Remembered(_of(lines, "promising"), _of(lines, "tried"))
 
 
 def _line(kind: Kind, known: Known) -> dict[str, Any]:

@@ -41,10 +41,8 @@ def recall(work: Workbench) -> None:
         signature = change_signature(work) if entries else {}
         elsewhere = {e.id for e in entries}
         ranked = [e for e in memory.ranked_for(signature) if e.id in elsewhere and _can_judge(work, e)] if entries else []
-    twins = Twins(work)
-    promising = _distinct(twins, [Known(e.parameter, f"accepted on {_runs(e)}", _labels(e)) for e in ranked])
-    second, tried = _rejected(work, entries, signature)
-    write_snapshot(work.folder, work.recording.digest, Remembered(promising, _distinct(twins, second), tried[:MOST_TRIED]))
+    promising = _distinct(work, [Known(e.parameter, f"accepted on {_runs(e)}", _labels(e)) for e in ranked])
+    write_snapshot(work.folder, work.recording.digest, Remembered(promising, _tried(work, entries, signature)[:MOST_TRIED]))
 
 
 def _where(run: RunOutcome) -> tuple[str, str]:
@@ -72,8 +70,9 @@ def _runs(entry: MemoryEntry) -> str:
     return "another run" if n == 1 else f"{n} other runs"
 
 
-def _distinct(twins: Twins, ranked: list[Known]) -> tuple[Known, ...]:
-    """The first of several that say the same, in the same order; what is kept joins `twins`."""
+def _distinct(work: Workbench, ranked: list[Known]) -> tuple[Known, ...]:
+    """The first of several that say the same, in the same order."""
+    twins = Twins(work)
     kept = []
     for known in ranked:
         if not twins.twin_of_known(known):
@@ -82,31 +81,28 @@ def _distinct(twins: Twins, ranked: list[Known]) -> tuple[Known, ...]:
     return tuple(kept)
 
 
-def _rejected(work: Workbench, entries: list[MemoryEntry], signature: Mapping[str, float]) -> tuple[list[Known], tuple[Known, ...]]:
-    """What was rejected on runs that changed like this one: what showed a share of its own there, largest first; and the rest.
+def _tried(work: Workbench, entries: list[MemoryEntry], signature: Mapping[str, float]) -> tuple[Known, ...]:
+    """What was tried in vain on runs that changed like this one, nearest change first, and whatever a reviewer vetoed.
 
-    The rest was tried in vain, as was, on whatever run, what a reviewer vetoed.
+    In vain is not what showed a share of its own there, only none beyond what was accepted: here it may have one.
     """
     here = (work.recording.digest, contrast_name(work))
-    second: list[tuple[float, Known]] = []
-    tried: list[tuple[float, Known]] = []
+    found: list[tuple[float, Known]] = []
     for entry in entries:
-        runs = [run for run in entry.runs if run.status == "rejected" and _where(run) != here]
-        near = [(cosine, run) for run in runs if (cosine := nearness(run.signature, signature) or 0.0) >= SAME_CHANGE]
-        vetoed = entry.status == "vetoed"
-        if not _can_judge(work, entry) or not (vetoed or (near and entry.status == "rejected")):
+        if not _can_judge(work, entry):
             continue
-        shown = max((_least_share(run) for _, run in near), default=0.0)
-        if vetoed:
-            tried.append((1.0, Known(entry.parameter, "vetoed by a reviewer", _labels(entry))))
-        elif shown > work.config.min_share:
-            why = "rejected on another run, where it showed a share but none beyond what was accepted"
-            second.append((shown, Known(entry.parameter, why, _labels(entry))))
-        else:
+        if entry.status == "vetoed":
+            found.append((1.0, Known(entry.parameter, "vetoed by a reviewer", _labels(entry))))
+        if entry.status != "rejected":
+            continue
+        runs = [
+            run for run in entry.runs if run.status == "rejected" and _where(run) != here and _least_share(run) <= work.config.min_share
+        ]
+        near = [(cosine, run) for run in runs if (cosine := nearness(run.signature, signature) or 0.0) >= SAME_CHANGE]
+        if near:
             cosine, run = max(near, key=lambda pair: pair[0])
-            tried.append((cosine, Known(entry.parameter, f"rejected on another run: {run.reason}", _labels(entry))))
-    largest, nearest = (sorted(found, key=lambda pair: -pair[0]) for found in (second, tried))
-    return [known for _, known in largest], tuple(known for _, known in nearest)
+            found.append((cosine, Known(entry.parameter, f"rejected on another run: {run.reason}", _labels(entry))))
+    return tuple(known for _, known in sorted(found, key=lambda pair: -pair[0]))
 
 
 def _least_share(run: RunOutcome) -> float:

@@ -18,8 +18,7 @@ from agent.memory_duplicates import MIN_MINORITY, MIN_SHARED_LABELS
 from agent.nodes import is_confirmed_first
 from agent.records import Findings, OrderParameter
 from agent.remembered import Known, Remembered, read_snapshot, write_snapshot
-from agent.remembering import _rejected as split
-from agent.remembering import contrast_name, recall
+from agent.remembering import _tried, contrast_name, recall
 from agent.workbench import Workbench
 from probes.rules import RULES, levels
 from prompts.errors import PromptError
@@ -230,7 +229,7 @@ def test_what_was_tried_in_vain_on_a_like_change_is_not_tried_again(two_runs: Pa
     view = ProposerView(1, 1, *([],) * 3, *(np.empty(0),) * 5, [], np.empty((0, 0)), [tried.parameter], [], [tried.why])
     assert shown_as_tried(view) == f"- hedge: How much hedge is in the response? ({tried.why})"
     with Memory.open(two_runs / "memory") as memory:
-        assert split(work, memory.entries(), unlike) == ([], ())
+        assert _tried(work, memory.entries(), unlike) == ()
 
 
 def test_a_snapshot_comes_back(tmp_path: Path) -> None:
@@ -238,7 +237,7 @@ def test_a_snapshot_comes_back(tmp_path: Path) -> None:
     assert read_snapshot(tmp_path) == Remembered()
     one = OrderParameter(name="a", definition="d", question="q?", levels=("no", "yes"), origin="memory")
     known = Known(one, "rejected on another run: too small", {"judge": {"key": 1, "other": None}})
-    remembered = Remembered((known,), (Known(one),), (known, known))
+    remembered = Remembered((known,), (Known(one), known))
     write_snapshot(tmp_path, "0" * 64, remembered)
     assert read_snapshot(tmp_path) == remembered
 
