@@ -16,6 +16,7 @@ from agent.checkpoint_source import CheckpointSource
 from agent.errors import ConfigError, RecordingError
 from agent.instrument import Drawing, LocalInstrument
 from agent.recording import Instrument, Progress, record, scoring_noise
+from agent.run_tokenizer import run_tokenizer
 from agent.sampling_plan import SamplingPlan
 from probes.sampler import Question
 from tracing.lock import run_lock
@@ -38,6 +39,7 @@ class Recorder:
         dtype: Of the weights.
         device: None: the best there is.
         workers: Threads with a copy of the subject each; None: as many as cores and memory allow.
+        ray: Address of a Ray cluster that draws and scores; None: this process does.
     """
 
     drawing: Drawing
@@ -45,6 +47,7 @@ class Recorder:
     dtype: str = "float32"
     device: str | None = None
     workers: int | None = None
+    ray: str | None = None
 
 
 def record_checkpoints(
@@ -67,14 +70,14 @@ def record_checkpoints(
     """
     if not questions or len(set(questions)) < len(questions):
         raise ConfigError(f"expected different questions, found {len(questions)}, {len(set(questions))} of them different")
-    tokenizer, notes = _tokenizer(source)
+    tokenizer, notes = run_tokenizer(source)
     source = replace(source, notes=(*source.notes, *notes))
     out.mkdir(parents=True, exist_ok=True)
     with run_lock(out):
         run = RunDirectory.create(out, _manifest(source, questions, tokenizer, out, how))
         run.write_training(source.training)
         _copy_adapters(source, run)
-        with _local(source, tokenizer, questions, how) as instrument:
+        with (_on_ray if how.ray else _local)(source, tokenizer, questions, how) as instrument:
             record(run, instrument, how.plan, progress)
         if run.manifest.scoring["noise_nats"] is None:
             with _local(source, tokenizer, questions, how, exact=True) as instrument:
@@ -136,37 +139,6 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _tokenizer(source: CheckpointSource) -> tuple[Any, list[str]]:
-    """The run's tokenizer, with a chat template, and notes on it.
-
-    Raises:
-        SampleError: Stages cut texts into other tokens, so that their probabilities cannot be compared.
-    """
-    from probes.errors import SampleError
-    from probes.subjects import PLAIN_TEMPLATE, load_tokenizer
-
-    tokenizer = load_tokenizer(source.tokenizer_places()[0])
-    notes = []
-    if source.stages is not None:
-        found = {source.stages[step]: load_tokenizer(source.folder(step)) for step in source.steps}
-        first = next(iter(found))
-        for name, each in found.items():
-            if each.get_vocab() != found[first].get_vocab():
-                raise SampleError(
-                    f"--stages: expected one vocabulary, found another in {name} than in {first}: their laws cannot be compared"
-                )
-        asking = next((name for name in reversed(found) if found[name].chat_template), None)
-        tokenizer = found[asking or first]
-        if asking is not None and len({each.chat_template for each in found.values()}) > 1:
-            notes.append(f"all stages are asked by the chat template of {asking}")
-    if tokenizer.eos_token_id is None:
-        raise SampleError(f"{source.tokenizer_places()[0]}: expected a tokenizer with a stop token, found none")
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-        notes.append('the subject has no chat template: asked as a line of text followed by "Answer:"')
-    return tokenizer, notes
-
-
 @contextmanager
 def _local(
     source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder, exact: bool = False
@@ -180,6 +152,17 @@ def _local(
     subjects = source.subjects(how.dtype, how.device)
     with Checkpoints(subjects.in_double_precision() if exact else subjects, workers, 1 if small or workers > 1 else cores) as checkpoints:
         yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
+
+
+@contextmanager
+def _on_ray(source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder) -> Iterator[Instrument]:
+    """An instrument of the machines of a Ray cluster."""
+    from agent.ray_instrument import Job, RayInstrument, ray_cluster
+    from probes.sampler import encode_question
+
+    with ray_cluster(str(how.ray)):
+        job = Job(source.resolved(), tuple(questions), how.drawing, how.dtype, how.device)
+        yield RayInstrument(job, [encode_question(tokenizer, question) for question in questions])
 
 
 def _on_cpu(device: str | None) -> bool:

@@ -41,6 +41,12 @@ class CheckpointSource:
         """Checkpoints, ascending."""
         return tuple(sorted(self.folders))
 
+    def resolved(self) -> CheckpointSource:
+        """The same with absolute folders, for machines that work in another directory."""
+        folders = {step: folder.resolve() if folder is not None and folder.exists() else folder for step, folder in self.folders.items()}
+        base = str(Path(self.base).resolve()) if self.base is not None and Path(self.base).exists() else self.base
+        return replace(self, folders=folders, base=base)
+
     def folder(self, step: int) -> str:
         """Folder (or hub name) of the weights of a step."""
         return str(self.folders[step] or self.base)

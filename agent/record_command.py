@@ -47,6 +47,9 @@ def record(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or mps; default: the best there is.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", metavar="N", help="Copies of the subject computing side by side.")] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Compute on a Ray cluster: auto, HOST:PORT, or local for one here.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Sample and score the checkpoints of a training run; interrupted, the same command goes on where it stopped.
@@ -64,7 +67,7 @@ def record(
     if (checkpoints is None) == (stages is None):
         raise ConfigError(f"expected one of --checkpoints and --stages, found {'neither' if stages is None else 'both'}")
     found = stages_in(stages_of(stages, named=True), base_model) if checkpoints is None else checkpoints_in(checkpoints, base_model)
-    record_source(found, read_questions(questions), out, plan, responses, max_tokens, seed, dtype, device, workers, quiet)
+    record_source(found, read_questions(questions), out, plan, responses, max_tokens, seed, dtype, device, workers, quiet, ray)
     typer.echo(f"Recorded: {out}\nNow: discover --run {out}")
 
 
@@ -80,6 +83,7 @@ def record_source(
     device: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
+    ray: str | None = None,
 ) -> None:
     """Record with progress on the terminal; what a reader should know is said at once.
 
@@ -103,7 +107,7 @@ def record_source(
             typer.echo(f"note: {one_line(note, 300)}", err=True)
     drawing = Drawing(responses, max_tokens, seed, tuple(prefix for prefix in PREFIXES if prefix < max_tokens))
     with recording_progress(quiet) as progress:
-        run = record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers), progress)
+        run = record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers, ray), progress)
     if not quiet:
         typer.echo(plan.summary(run), err=True)
 
