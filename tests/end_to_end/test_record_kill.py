@@ -42,7 +42,7 @@ def killed(run: Path, out: Path, plan: SamplingPlan, after: float) -> bool:
 
 @pytest.mark.parametrize("plan", [EveryCheckpoint(), AutomaticAnchors()], ids=["every", "auto"])
 def test_killed_again_and_again_it_ends_in_the_same_files(plan: SamplingPlan, tmp_path: Path) -> None:
-    """Kill -9 at random moments of one recording, each start going on where the last one died: the files are those of an undisturbed one."""
+    """Kill -9 at random moments of one recording, each start going on where the last one died: the files are as if undisturbed."""
     run = checkpoints(tmp_path)
     recording(run, tmp_path / "first", plan)
     began = time.monotonic()
