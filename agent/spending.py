@@ -21,6 +21,7 @@ CHARACTERS_PER_TOKEN = 4.0
 """English prose; other languages and code have fewer characters a token, so an estimate may be half of what is counted."""
 SMALL_REPLY, LARGE_REPLY = 60, 400
 """Tokens of a judge's reply: the JSON object alone, and with some thinking before it."""
+JUDGES = ("judge", "second judge")
 FRAME = 3_000
 """Characters of a template around the text."""
 
@@ -197,7 +198,7 @@ def estimate(work: Workbench) -> list[str]:
     """Calls, tokens and cost from here to the end, least to most, one line per paid role.
 
     The least is one round of candidates of which none is accepted; the most is every round with every candidate accepted, each read
-    twice (METHOD 4). Answers that are kept already are not taken off.
+    twice (METHOD 4) and once more in part, to measure the judge. Answers that are kept already are not taken off.
     """
     config = work.config
     texts = [*work.texts, *(reference_texts() if config.memory != "off" else [])]
@@ -205,10 +206,13 @@ def estimate(work: Workbench) -> list[str]:
     characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in texts) + FRAME * n_texts
     lines = []
     for asker in work.askers:
-        if asker.role == "judge":
-            least, most = config.candidates, 2 * config.candidates * config.rounds
+        if asker.role in JUDGES:
+            reread = min(config.reread / max(n_texts, 1), 0.5)  # of one half of the responses
+            least, most = (config.candidates, 2.0) if asker.role == "judge" else (0, 0.0)
+            most = (most + reread) * config.candidates * config.rounds
             low = Tokens(least * n_texts, round(least * characters / CHARACTERS_PER_TOKEN), least * n_texts * SMALL_REPLY)
-            high = Tokens(most * n_texts, round(2 * most * characters / CHARACTERS_PER_TOKEN), most * n_texts * LARGE_REPLY)
+            calls = round(most * n_texts)
+            high = Tokens(calls, round(2 * most * characters / CHARACTERS_PER_TOKEN), calls * LARGE_REPLY)
         else:
             shown = round(2 * config.evidence_pairs * characters / max(n_texts, 1) / CHARACTERS_PER_TOKEN)
             low, high = Tokens(1, shown, 1_000), Tokens(2 * config.rounds, 4 * config.rounds * shown, 12_000 * config.rounds)

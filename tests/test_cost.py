@@ -63,10 +63,28 @@ def test_the_estimate_says_calls_tokens_and_cost_where_they_are_known(tmp_path: 
     work = work_with(tmp_path, PRICED)
     texts, config = len(work.texts), work.config
     proposer, judge = estimate(work)
-    assert judge.startswith(f"judge {PRICED}: {config.candidates * texts:,} to {2 * config.candidates * config.rounds * texts:,} calls, ")
+    most = round(2.5 * config.candidates * config.rounds * texts)  # twice all, and half of them in other words
+    assert judge.startswith(f"judge {PRICED}: {config.candidates * texts:,} to {most:,} calls, ")
     assert judge.endswith("at the prices of 2025-10-15")
     assert proposer.startswith(f"proposer {PRICED}: 1 to 12 calls")
     assert estimate(work_with(tmp_path, "openai:own@http://127.0.0.1:1/v1"))[1].endswith("price not known")
+
+
+def test_a_second_judge_is_estimated_by_what_it_reads(tmp_path: Path) -> None:
+    """Nothing where nothing is accepted, at most `--reread` responses of every candidate."""
+    work = work_with(tmp_path, "openai:own@http://127.0.0.1:1/v1")
+    work.second_judge = make_judge("openai:other@http://127.0.0.1:1/v1", "--second-judge")
+    work.config = work.config.model_copy(update={"reread": 10})
+    most = 10 * work.config.candidates * work.config.rounds
+    assert estimate(work)[2].startswith(f"second judge openai:other@http://127.0.0.1:1/v1: 0 to {most:,} calls, ")
+
+
+def test_what_runs_in_this_process_is_free() -> None:
+    """A model on one's own machine costs no dollars, whatever its name; another one without a price is unknown."""
+    own = price_of("hf:tiny@01234567")
+    assert own is not None
+    assert own.usd(Tokens(10, 10_000, 10_000)) == 0.0
+    assert price_of("openai:own@http://127.0.0.1:1/v1") is None
 
 
 def test_what_costs_nothing_has_no_ledger(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).with_name("prices.toml")
+IN_PROCESS = "hf:"
 _DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}\Z")
 
 
@@ -58,7 +59,9 @@ def prices(path: Path = TABLE) -> dict[str, Price]:
 
 
 def price_of(provider: str, path: Path = TABLE) -> Price | None:
-    """The price of `provider:name`; None when it is not known, which is never the same as free."""
+    """The price of `provider:name`; None when it is not known, which is never the same as free. What runs in this process is free."""
+    if provider.startswith(IN_PROCESS):
+        return Price(provider, "any day", 0.0, 0.0, 0.0)
     table = prices(path)
     return table.get(provider) or table.get(_DATED.sub("", provider))
 

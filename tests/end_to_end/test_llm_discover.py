@@ -97,11 +97,28 @@ def test_with_three_in_ten_requests_failing_in_seven_ways_the_findings_are_the_s
     assert server.answered.total() == sum(line.calls for line in findings.cost)
 
 
+def test_the_other_wire_formats_survive_the_same_failures(
+    server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anthropic proposes and OpenAI's Responses judge, three requests in ten failing: the same is accepted, nothing is answered twice."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.address)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.address}/v1")
+    server.fault = thirty_percent
+    mixed = config(server, rows).model_copy(update={"proposer": "anthropic:tiny", "judge": "openai:tiny", "rounds": 1})
+    findings, _, _ = discover(mixed, tmp_path / "out", limits=Limits(in_flight=64, timeout=0.4))
+    assert accepted(findings) == accepted(faultless)
+    assert {seen.path for seen in server.seen} == {"/v1/messages", "/v1/responses"}
+    assert set(server.answered.values()) == {1}
+
+
 def test_killed_while_judging_it_goes_on_and_pays_nothing_twice(server: LlmServer, rows: Path, faultless: Findings, tmp_path: Path) -> None:
-    """Kill -9 after 40 kept answers, then run on: the same findings, and every request was answered once."""
+    """Kill -9 after 40 kept answers while three requests in ten fail, then run on: the same findings, every request answered once."""
     words = ["--run", str(rows), "--out", str(tmp_path / "out"), "--memory", "off", "--proposer", server.openai, "--judge", server.openai]
-    command = [sys.executable, "-m", "agent.cli", *words, "--reread", "0"]
+    command = [sys.executable, "-m", "agent.cli", *words, "--reread", "0", "--request-timeout", "2", "--in-flight", "64"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    server.fault = thirty_percent
     for kept in (40,):
         server.hold_after = kept
         with subprocess.Popen(
