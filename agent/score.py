@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from agent.checks import checks_of, why_unknown
 from agent.contrasts import ContrastSpec, prompt_codes
 from agent.errors import ContrastError
 from agent.findings import contrast_record, versions
@@ -431,6 +432,10 @@ class Shares:
         self.bound: tuple[float, np.ndarray] | None = None
         self.problem, self.qualifier = "", ""
         n = contrast.s.size
+        if why := why_unknown(checks_of(work)) if contrast.likelihoods else "":
+            self.change = Estimate(estimate=None, n=n, note=f"unknown: {why}")
+            self.problem = "not printed: the total change is unknown"
+            return
         if contrast.likelihoods:
             interval = total_change(contrast)
             floor = max(work.config.min_change, Measurement(work, judged).numerical_floor)
@@ -683,6 +688,8 @@ def _contrast_cautions(score: Score, contrast: ContrastRecord) -> list[str]:
             f"Compared is another kind of change ({contrast.kind} here, {score.found_contrast.kind} when found): shares are of another D."
         )
     change = score.change
+    if change is not None and change.note.startswith("unknown"):
+        out.append(f"How much changed is {change.note}. Rates and shifts rest on the same weights.")
     if not score.change_is_bound and change is not None and change.estimate is not None and change.estimate > SATURATED:
         out.append(f"D is {change.estimate:.2f}: close to 1 it saturates and hides differences.")
     return out

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from probes.likelihood import Request, log_likelihoods, plan
+from probes.checkpoints import AdapterSubjects, Checkpoints
 from probes.organism import set_adapter
 from probes.organism_truth import Attributes, read_attributes
+from probes.request import Request
 from probes.sampler import encode_question, sample
 from tests.benchmarks.organisms import TrainedOrganism
 from tracing.whole_file import whole_file
@@ -43,14 +44,10 @@ class Block:
     scores: np.ndarray
 
 
-def score_plainly(organism: TrainedOrganism, requests: Sequence[Request], columns: Sequence[int]) -> np.ndarray:
-    """Log-probabilities `(n, len(columns))` of responses under checkpoints, one after the other."""
-    batches = plan(requests)
-    out = []
-    for column in columns:
-        set_adapter(organism.subject, organism.adapters[organism.steps[column]])
-        out.append(log_likelihoods(organism.subject, batches)[:, 0])
-    return np.stack(out, axis=1)
+def score_on_one_core(organism: TrainedOrganism, requests: Sequence[Request], columns: Sequence[int]) -> np.ndarray:
+    """Log-probabilities `(n, len(columns))` of responses under checkpoints."""
+    with Checkpoints(AdapterSubjects(organism.subject, organism.adapters), 1) as checkpoints:
+        return np.stack([scores[:, 0] for scores in checkpoints.score(requests, [organism.steps[c] for c in columns])], axis=1)
 
 
 def block(
@@ -60,7 +57,7 @@ def block(
     number: int,
     per_prompt: int,
     columns: Sequence[int],
-    scorer: Scorer = score_plainly,
+    scorer: Scorer = score_on_one_core,
 ) -> Block:
     """A block, drawn and scored as far as it is not kept yet.
 

@@ -14,7 +14,7 @@ from probes.explained_share import explained
 from probes.organism_truth import Attributes
 from probes.trajectory import course, step_weights
 from probes.transition import transition_curve
-from tests.benchmarks.anchor_pools import Block, Scorer, attributes, block, score_plainly, together
+from tests.benchmarks.anchor_pools import Block, Scorer, attributes, block, score_on_one_core, together
 from tests.benchmarks.organisms import SEEDS, TrainedOrganism, trained_organism
 from tests.benchmarks.section import Section
 
@@ -99,7 +99,7 @@ def automatic(organism: TrainedOrganism, scorer: Scorer, most: int, floor: float
         chosen.append(last)
 
 
-def world(seed: int, scorer: Scorer = score_plainly) -> World:
+def world(seed: int, scorer: Scorer = score_on_one_core) -> World:
     """Everything drawn from one organism; kept on disk, so the second time it is read."""
     organism = trained_organism(seed)
     n_steps = len(organism.steps)
