@@ -21,6 +21,7 @@ from agent.report.sensitivity import choices
 from agent.report.shown import number, shown
 from agent.report.terminal import plain
 from agent.report.visible import excerpt, is_hidden, one_line
+from tests.large_findings import large
 from tests.report_findings import ATTACKS, EXAMPLES, full
 
 LOADING = {"iframe", "img", "object", "embed", "link", "base", "form", "audio", "video", "svg", "frame", "applet", "portal"}
@@ -310,3 +311,11 @@ def test_estimates_outside_their_range_are_flagged_not_clipped() -> None:
     assert (high.text, high.flag != "") == ("at most 1.083", True)
     assert (low.text, low.flag != "") == ("-0.012", True)
     assert number(-0.0001) == "0.000"
+
+
+@pytest.mark.slow
+def test_a_large_run_has_a_light_page(tmp_path: Path) -> None:
+    """20 order parameters on 10,000 responses and 5,000 prompts: report.html weighs less than 8 MB and says which prompts it draws."""
+    page = write_all(large(), tmp_path).html
+    assert page.stat().st_size < 8_000_000
+    assert "5000 prompts (200 with the largest shares are drawn)" in page.read_text(encoding="utf-8")
