@@ -45,7 +45,7 @@ class Tree:
         rows = max(ROWS, (LOGITS if stack.device.type == "cpu" else 128 * LOGITS) // stack.head.weight.shape[0])
         bounds = [*range(0, len(pack.parents), rows), len(pack.parents)]
         edges = np.searchsorted(pack.edge_parent, bounds).tolist()
-        self._chunks = list(zip(bounds[:-1], bounds[1:], edges[:-1], edges[1:], strict=True))
+        self.chunks = list(zip(bounds[:-1], bounds[1:], edges[:-1], edges[1:], strict=True))
 
     def edges(self, stack: LayerStack, below: Below, law: Law) -> npt.NDArray[np.float64]:
         """Log-probability of every edge in nats under the adapter in use, shape (n_edges,)."""
@@ -53,7 +53,7 @@ class Tree:
 
         hidden = stack.hidden(self.layout, below)
         found = []
-        for first, last, begin, end in self._chunks:
+        for first, last, begin, end in self.chunks:
             logits = law.logits(stack.head(hidden[self._parents[first:last]]))
             parent = self._edge_parent[begin:end] - first
             chosen = logits[parent, self._edge_token[begin:end]]

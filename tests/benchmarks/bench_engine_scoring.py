@@ -63,7 +63,7 @@ def evaluations(requests: Sequence[Request], module: str, n: int) -> tuple[float
     for layer in subject.model.layers:
         layer.mlp.gate_proj.register_forward_hook(count)
     with tempfile.TemporaryDirectory() as folder:
-        adapters = save_adapters(subject, Path(folder), n, module, LAYERS // 2)
+        adapters = save_adapters(subject, Path(folder), n, [module], LAYERS // 2)
         with AdaptedCheckpoints(subject, adapters) as checkpoints:
             counted[0] = 0
             list(checkpoints.score(requests, list(adapters)))
@@ -80,7 +80,7 @@ def timed(requests: Sequence[Request], n: int, every: int, most: int) -> Timed:
     found = Timed([], [], [], 0.0)
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder, quiet():
-        adapters = save_adapters(subject, Path(folder), n, "down_proj", LAYERS // 2)
+        adapters = save_adapters(subject, Path(folder), n, ["down_proj"], LAYERS // 2)
         wrapped = PeftModel.from_pretrained(copy.deepcopy(subject), str(adapters[0])).eval()
         with AdaptedCheckpoints(subject, adapters, ahead=0) as checkpoints:
             scores = checkpoints.score(requests, list(adapters))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,12 @@ def random_requests(vocabulary: int, prompts: int, responses: int, shortest: int
     return [found[k] for k in rng.permutation(len(found))]
 
 
-def save_adapters(subject: Any, folder: Path, n: int, module: str, layer: int, rank: int = 1) -> dict[int, Path]:
-    """`n` random adapters of one module, as peft leaves them; the subject is left as it was."""
+def save_adapters(subject: Any, folder: Path, n: int, modules: Sequence[str], layer: int, rank: int = 1) -> dict[int, Path]:
+    """`n` random adapters of one layer, as peft leaves them; the subject is left as it was."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=64, layers_to_transform=[layer], target_modules=[module], task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=64, layers_to_transform=[layer], target_modules=list(modules), task_type="CAUSAL_LM")
     with quiet(), torch.random.fork_rng(devices=[]):
         wrapped = get_peft_model(subject, config)
         for step in range(n):
