@@ -282,7 +282,7 @@ def _print_bytes(path: Path) -> None:
 def _confirm(work: Workbench, quiet: bool, yes: bool) -> None:
     """Say what LLM roles will need, and have it confirmed on a terminal."""
     from agent.errors import BudgetError
-    from agent.spending import estimate
+    from agent.estimates import estimate
 
     lines = estimate(work)
     if not quiet:

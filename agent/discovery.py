@@ -18,7 +18,7 @@ from agent.records import Findings
 from agent.remembered import FILE as REMEMBERED
 from agent.remembering import recall, remember
 from agent.report import read_findings, write_all
-from agent.spending import Limits, paying
+from agent.spending import Limits, cost_lines, null_runs_pay, paying
 from agent.workbench import Progress, Workbench
 from tracing import load
 from tracing.errors import LockedError
@@ -139,7 +139,9 @@ def _with_null(findings: Findings, work: Workbench) -> Findings:
         return findings
     from agent.null_runs import null_runs
 
-    return findings.model_copy(update={"null_run": null_runs(work, work.config.null, work.config.null_runs, work.progress)})
+    with null_runs_pay(work):
+        found = null_runs(work, work.config.null, work.config.null_runs, work.progress)
+    return findings.model_copy(update={"null_run": found, "cost": cost_lines(work)})
 
 
 def _version() -> str:

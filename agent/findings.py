@@ -27,7 +27,7 @@ from agent.records import (
     TransitionRecord,
 )
 from agent.reviewed import after_review, review_record, reviewer_worded
-from agent.spending import cost_lines
+from agent.spending import cost_lines, price_note
 from agent.timing import order_of, other_transitions, places_of, rotation_record, training_record, transition_record
 from agent.wording import (
     FEW_PROMPTS,
@@ -116,6 +116,7 @@ def make_findings(work: Workbench, spec: ContrastSpec, state: dict[str, Any]) ->
             *_registered_note(work),
             *_memory_note(work),
             *_proposer_notes(work),
+            *price_note(cost_lines(work)),
             *rereading.notes(work, list(work.parameters.values())),
         ),
         sensitivity=_sensitivity(work, spec, measured),

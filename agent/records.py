@@ -478,7 +478,14 @@ class NullRun(Record):
 
 
 class CostLine(Record):
-    """Calls and tokens of one role; `usd` is None when the price is unknown (never 0)."""
+    """Calls and tokens of one role; `usd` is None when the price is unknown (never 0).
+
+    Attributes:
+        role: "proposer", "judge", ...; with ", null runs" what these asked for beyond it.
+        calls: Requests that were answered.
+        cached: Input tokens, of `input_tokens`, that the provider read from its own cache.
+        usd: At the list prices of `tracing/prices.toml`, each with its day, none of them verified.
+    """
 
     role: str
     provider: str

@@ -20,7 +20,8 @@ from agent.errors import ContrastError
 from agent.findings import contrast_record, versions
 from agent.judge import Text
 from agent.measure import Measurement, estimate_of
-from agent.records import ContrastRecord, Estimate, Findings, Judgement, OrderParameter, ParameterFinding, Record
+from agent.records import ContrastRecord, CostLine, Estimate, Findings, Judgement, OrderParameter, ParameterFinding, Record
+from agent.spending import cost_lines, price_note
 from agent.wording import FEW_PROMPTS, SATURATED, percent
 from agent.workbench import Workbench, judgement_row
 from probes.dissimilarity import N_WITHIN_GROUPS, Contrast, total_change
@@ -126,6 +127,7 @@ class Score(Record):
         contrast: The two sides compared here, or None; `no_contrast` then says why.
         change, joint: Total change D and joint share of the judged parameters; None without a contrast.
         found_contrast, found_change, found_joint: The numbers of the findings.
+        cost: What an LLM judge was paid for, starts before this one included where judgements are kept.
     """
 
     format: Literal["order-parameter-score"] = "order-parameter-score"
@@ -153,6 +155,7 @@ class Score(Record):
     sentences: tuple[str, ...]
     cautions: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    cost: tuple[CostLine, ...] = ()
     gate: GateRecord | None = None
 
 
@@ -552,7 +555,8 @@ def score_findings(
         parameters=parameters,
         sentences=(),
         cautions=(),
-        notes=work.recording.notes,
+        notes=(*work.recording.notes, *price_note(cost_lines(work))),
+        cost=cost_lines(work),
     )
     return score.model_copy(update={"sentences": tuple(_sentences(score)), "cautions": tuple(_cautions(score))})
 

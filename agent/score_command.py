@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from agent.config import RunConfig
-    from agent.records import Estimate, Findings
-    from agent.score import GateRecord, ParameterScore, Score, SideScore
+    from agent.records import CostLine, Estimate, Findings
+    from agent.score import GateRecord, ParameterScore, Sample, Score, SideScore
     from agent.score_expression import Expression
+    from agent.spending import Limits
+    from agent.workbench import Workbench
 
 FILE_NAME = "score.json"
 PLAIN_WIDTH = 120
@@ -49,7 +53,7 @@ def score(
     on: Annotated[
         str, typer.Option("--on", metavar="OTHER", help="Run directory, or JSONL, CSV or Parquet file of responses.", show_default=False)
     ],
-    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules) or scripted:FILE.")] = "embedded",
+    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="embedded (exact rules), or an LLM as for --run.")] = "embedded",
     before: Annotated[str | None, typer.Option("--before", metavar="NAME", help="Side (or steps, e.g. 0,2,4) to compare from.")] = None,
     after: Annotated[str | None, typer.Option("--after", metavar="NAME", help="Side (or steps) to compare to.")] = None,
     split: Annotated[int | None, typer.Option("--split", metavar="STEP", help="Compare steps before STEP with STEP and later.")] = None,
@@ -62,6 +66,11 @@ def score(
         str | None, typer.Option("--fail-if", metavar="EXPR", help="Exit with 1 when true, e.g. 'share(\"NAME\") > 0.2'.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Keep the judgements and score.json here.")] = None,
+    budget_usd: Annotated[float | None, typer.Option("--budget-usd", metavar="USD", help="Most dollars for an LLM judge.")] = None,
+    max_calls: Annotated[int | None, typer.Option("--max-calls", metavar="N", help="Most requests to an LLM judge.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", metavar="N", help="Most requests at a time.")] = 16,
+    request_timeout: Annotated[float, typer.Option("--request-timeout", metavar="SECONDS", help="How long one request may take.")] = 120,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print score.json and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
@@ -84,8 +93,11 @@ def score(
         seed=seed,
         memory="off",
     )
+    from agent.spending import make_limits
+
     expression, known = _wanted(findings, fail_if)
-    found, problem = _scored(known, str(findings), config, expression, out, quiet or as_json)
+    spend = _Spend(make_limits(budget_usd, max_calls, in_flight, request_timeout), yes, out is not None)
+    found, problem = _scored(known, str(findings), config, expression, out, quiet or as_json, spend)
     if as_json:
         sys.stdout.write(json_text(found))
     else:
@@ -114,8 +126,40 @@ def _wanted(path: Path, fail_if: str | None) -> tuple[Expression | None, Finding
     return None if fail_if is None else parse(fail_if, parameters), findings
 
 
+@dataclass(frozen=True)
+class _Spend:
+    """What an LLM judge may spend, whether that is confirmed already, and whether what it answers is kept."""
+
+    limits: Limits
+    yes: bool
+    kept: bool
+
+    @contextmanager
+    def on(self, findings: Findings, work: Workbench, sample: Sample, quiet: bool) -> Iterator[None]:
+        """Say what will be needed, have it confirmed on a terminal, and let the judge spend."""
+        from agent.errors import BudgetError
+        from agent.estimates import estimate_score
+        from agent.score import accepted_of
+        from agent.spending import paying
+
+        r, keys = work.recording.responses, work.text_keys
+        texts = {keys[i]: len(r.system[i]) + len(r.prompt[i]) + len(r.completion[i]) for i in sample.rows}
+        read = [p for p in accepted_of(findings) if p.parameter.rule is None]
+        lines = estimate_score(work, len(texts), sum(texts.values()), len(read))
+        if lines and not self.kept:
+            lines.append("nothing is kept without --out DIR: another start asks everything again")
+        if not quiet:
+            for line in lines:
+                typer.echo(f"estimate: {line}", err=True)
+        if lines and not self.yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm("Spend this?", err=True):
+            raise BudgetError("not confirmed: nothing was spent")
+        name = hashlib.sha256("\n".join((findings.run_digest, work.recording.digest, work.judge.id)).encode()).hexdigest()
+        with paying(work, self.limits, f"score-{name[:26]}"):
+            yield
+
+
 def _scored(
-    findings: Findings, source: str, config: RunConfig, expression: Expression | None, out: Path | None, quiet: bool
+    findings: Findings, source: str, config: RunConfig, expression: Expression | None, out: Path | None, quiet: bool, spend: _Spend
 ) -> tuple[Score, Exception | None]:
     """The score, kept in `out` if that is given, and why the condition could not be answered, if so."""
     from agent.judge import make_judge
@@ -135,7 +179,7 @@ def _scored(
         if expression is not None:
             expression.check(sample.sides, sample.contrast is not None, sample.reason)
         try:
-            with recording_progress(quiet) as progress:
+            with spend.on(findings, work, sample, quiet), recording_progress(quiet) as progress:
                 found = score_findings(findings, source, work, sample, progress)
         finally:
             work.store.close()
@@ -262,10 +306,19 @@ def renderables(found: Score) -> list[RenderableType]:
         out.append(Text(f"Contrast      {one_line(contrast_text(found.contrast), 600)}"))
     out.append(Text(f"When found    {one_line(contrast_text(found.found_contrast), 600)}"))
     out.append(Text(f"Judge         {one_line(found.judge)}"))
+    out += [Text(f"Cost          {_cost(line)}") for line in found.cost]
     if found.cautions:
         out += [Text(""), Text("What would make these numbers wrong", style="bold")]
         out += [Text(f"- {one_line(caution, 600)}") for caution in found.cautions]
     return out
+
+
+def _cost(line: CostLine) -> str:
+    from agent.report.visible import one_line
+
+    usd = "price not known" if line.usd is None else f"${line.usd:.4f}"
+    tokens = f"{line.input_tokens:,} + {line.output_tokens:,} tokens"
+    return f"{line.role} {one_line(line.provider)}: {line.calls:,} calls, {tokens}, {usd}"
 
 
 def _total(change: Estimate | None, is_bound: bool) -> str:

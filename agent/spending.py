@@ -1,4 +1,4 @@
-"""What a discovery may spend on its LLM roles, what it is going to spend, and what it has spent."""
+"""What a discovery may spend on its LLM roles, and what it has spent."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from threading import Lock, current_thread, main_thread
 from types import FrameType
 
 from agent.errors import BudgetError, ConfigError
-from agent.fingerprints import reference_texts
 from agent.llm.asker import Asker
 from agent.llm.protocol import Answer, Request
 from agent.records import CostLine
 from agent.workbench import Workbench
 from tracing.cost import Price, Tokens, price_of, summed
-
-CHARACTERS_PER_TOKEN = 4.0
-"""English prose; other languages and code have fewer characters a token, so an estimate may be half of what is counted."""
-SMALL_REPLY, LARGE_REPLY = 60, 400
-"""Tokens of a judge's reply: the JSON object alone, and with some thinking before it."""
-JUDGES = ("judge", "second judge")
-FRAME = 3_000
-"""Characters of a template around the text."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +98,18 @@ class _Account:
 
 
 @contextmanager
+def null_runs_pay(work: Workbench) -> Iterator[None]:
+    """What is asked in here stands in the ledger as the null runs'."""
+    for asker in work.askers:
+        asker.purpose = "null runs"
+    try:
+        yield
+    finally:
+        for asker in work.askers:
+            asker.purpose = ""
+
+
+@contextmanager
 def paying(work: Workbench, limits: Limits, discovery: str) -> Iterator[None]:
     """Let the roles spend, within the limits, into the discovery's own store and ledger.
 
@@ -181,6 +184,7 @@ def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
                 provider=provider,
                 round=turn,
                 calls=tokens.calls,
+                cached=tokens.cached,
                 input_tokens=tokens.input,
                 output_tokens=tokens.output,
                 usd=usd,
@@ -189,41 +193,13 @@ def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
     return tuple(sorted(lines, key=lambda line: (line.round, line.role, line.provider)))
 
 
+def price_note(lines: tuple[CostLine, ...]) -> list[str]:
+    """Of which day the prices behind a ledger's dollars are; nothing where there are none."""
+    known = [price for line in lines if line.usd is not None and (price := price_of(line.provider)) is not None]
+    dates = sorted({price.as_of for price in known})
+    return [f"Dollars are at list prices of {', '.join(dates)} (tracing/prices.toml), which nobody has verified since."] if dates else []
+
+
 def _most(request: Request) -> Tokens:
     # three bytes a token is more tokens than English, code or Chinese have
     return Tokens(1, request.n_bytes // 3 + 100, request.max_tokens)
-
-
-def estimate(work: Workbench) -> list[str]:
-    """Calls, tokens and cost from here to the end, least to most, one line per paid role.
-
-    The least is one round of candidates of which none is accepted; the most is every round with every candidate accepted, each read
-    twice (METHOD 4) and once more in part, to measure the judge. Answers that are kept already are not taken off.
-    """
-    config = work.config
-    texts = [*work.texts, *(reference_texts() if config.memory != "off" else [])]
-    n_texts = len(texts)
-    characters = sum(len(prompt) + len(system) + len(text) for _, system, prompt, text in texts) + FRAME * n_texts
-    lines = []
-    for asker in work.askers:
-        if asker.role in JUDGES:
-            reread = min(config.reread / max(n_texts, 1), 0.5)  # of one half of the responses
-            least, most = (config.candidates, 2.0) if asker.role == "judge" else (0, 0.0)
-            most = (most + reread) * config.candidates * config.rounds
-            low = Tokens(least * n_texts, round(least * characters / CHARACTERS_PER_TOKEN), least * n_texts * SMALL_REPLY)
-            calls = round(most * n_texts)
-            high = Tokens(calls, round(2 * most * characters / CHARACTERS_PER_TOKEN), calls * LARGE_REPLY)
-        else:
-            shown = round(2 * config.evidence_pairs * characters / max(n_texts, 1) / CHARACTERS_PER_TOKEN)
-            low, high = Tokens(1, shown, 1_000), Tokens(2 * config.rounds, 4 * config.rounds * shown, 12_000 * config.rounds)
-        price = price_of(asker.provider.id)
-        cost = "price not known"
-        if price is not None:
-            cost = f"${price.usd(low):.2f} to ${price.usd(high):.2f} at the prices of {price.as_of}"
-        tokens = f"{_short(low.input + low.output)} to {_short(high.input + high.output)} tokens"
-        lines.append(f"{asker.role} {asker.provider.id}: {low.calls:,} to {high.calls:,} calls, {tokens}, {cost}")
-    return lines
-
-
-def _short(n: int) -> str:
-    return f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n / 1e3:.0f} k" if n >= 1e3 else str(n)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from agent.errors import ConfigError
+from agent.estimates import estimate, estimate_score
 from agent.judge import make_judge
 from agent.llm.embedded import EmbeddedJudge, EmbeddedProposer
 from agent.proposer import make_proposer
-from agent.spending import Limits, cost_lines, estimate, make_limits, paying
+from agent.spending import Limits, cost_lines, make_limits, null_runs_pay, paying, price_note
 from agent.workbench import Workbench
 from tests.llm_server import KEY
 from tests.planted_recordings import config_of, planted
@@ -20,9 +21,9 @@ from tracing.cost import Price, Tokens, price_of, prices, summed
 PRICED = "anthropic:claude-haiku-4-5"
 
 
-def work_with(folder: Path, spec: str) -> Workbench:
+def work_with(folder: Path, spec: str, **options: Any) -> Workbench:
     """A discovery whose roles ask this provider."""
-    return Workbench(planted(0, n_prompts=6, n_each=5), config_of(), folder, make_proposer(spec), make_judge(spec))
+    return Workbench(planted(0, n_prompts=6, n_each=5), config_of(**options), folder, make_proposer(spec), make_judge(spec))
 
 
 def test_every_price_is_dated_and_positive() -> None:
@@ -58,16 +59,53 @@ def test_usages_add_up_by_what_is_asked() -> None:
 
 
 def test_the_estimate_says_calls_tokens_and_cost_where_they_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line a role, from one round to all of them; dollars with the day of the price, or the words that none is known."""
+    """One line a role, from two rounds to all of them; dollars with the day of the price, or the words that none is known."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     work = work_with(tmp_path, PRICED)
-    texts, config = len(work.texts), work.config
-    proposer, judge = estimate(work)
-    most = round(2.5 * config.candidates * config.rounds * texts)  # twice all, and half of them in other words
-    assert judge.startswith(f"judge {PRICED}: {config.candidates * texts:,} to {most:,} calls, ")
-    assert judge.endswith("at the prices of 2025-10-15")
-    assert proposer.startswith(f"proposer {PRICED}: 1 to 12 calls")
+    confirm = {work.text_keys[i] for i in work.contrast.index[work.confirm_rows]}
+    n, n_confirm, config = len(work.texts), len(confirm), work.config
+    proposer, judge, what = estimate(work)
+    most = config.candidates * config.rounds * (n + 2 * n_confirm)  # read, read again to decide, and in other words
+    assert judge.startswith(f"judge {PRICED}: {2 * config.candidates * 32:,} to {most:,} calls, ")
+    assert judge.endswith("at the list prices of 2025-10-15 (not verified)")
+    assert proposer.startswith(f"proposer {PRICED}: 2 to 12 calls")
+    assert what.startswith("least: two rounds without acceptance, candidates given up early; most: all 6 rounds")
     assert estimate(work_with(tmp_path, "openai:own@http://127.0.0.1:1/v1"))[1].endswith("price not known")
+
+
+def test_the_estimate_counts_a_persons_hypotheses_and_what_is_read_to_the_end(tmp_path: Path) -> None:
+    """A hypothesis that has to be worded is one more call of the proposer and all responses for the judge; no racing, no early end."""
+    plain, mine = (
+        work_with(tmp_path, "openai:own@http://127.0.0.1:1/v1", race="off", **more) for more in ({}, {"hypothesis": ("It warns more.",)})
+    )
+    n, config = len(plain.texts), plain.config
+    assert estimate(plain)[1].startswith(f"judge openai:own@http://127.0.0.1:1/v1: {2 * config.candidates * n:,} to ")
+    assert estimate(mine)[1].startswith(f"judge openai:own@http://127.0.0.1:1/v1: {(2 * config.candidates + 1) * n:,} to ")
+    assert estimate(mine)[0].startswith("proposer openai:own@http://127.0.0.1:1/v1: 3 to 14 calls")
+    assert estimate_score(plain, 100, 40_000, 3)[1].startswith("judge openai:own@http://127.0.0.1:1/v1: 300 to 600 calls")
+
+
+def usage(**fields: Any) -> dict[str, Any]:
+    """A stored usage of the discovery "d"."""
+    return {"provider": PRICED, "role": "judge", "discovery": "d", "round": 1, "input_tokens": 1000, "output_tokens": 10} | fields
+
+
+def test_the_ledger_tells_the_providers_cache_and_null_runs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input tokens read from the provider's cache stand by themselves and cost less; what null runs asked for has a line of its own."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    work = work_with(tmp_path, PRICED)
+    with null_runs_pay(work):
+        assert {asker.purpose for asker in work.askers} == {"null runs"}
+    assert {asker.purpose for asker in work.askers} == {""}
+    work.askers[0].discovery = "d"
+    stored = [usage(), usage(cached_tokens=800), usage(role="judge, null runs"), usage(discovery="another")]
+    work.store.store_many((str(k), "{}", one) for k, one in enumerate(stored))
+    main, null = cost_lines(work)
+    assert (main.role, main.calls, main.input_tokens, main.cached) == ("judge", 2, 2000, 800)
+    assert main.usd == pytest.approx((1200 * 1.0 + 800 * 0.1 + 20 * 5.0) / 1e6)
+    assert (null.role, null.calls) == ("judge, null runs", 1)
+    assert "2025-10-15" in price_note((main, null))[0]
+    assert price_note(()) == []
 
 
 def test_a_second_judge_is_estimated_by_what_it_reads(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from agent.cli import app
 from agent.contrasts import ContrastSpec
-from agent.errors import AgentError
+from agent.errors import AgentError, BudgetError
 from agent.llm.embedded import EmbeddedJudge
 from agent.llm.scripted import ScriptedJudge
 from agent.measure import Measurement
@@ -29,6 +29,7 @@ from probes.dissimilarity import total_change
 from probes.explained_share import explained
 from probes.synthetic import PlantedRun, contrast_of, draw, exact_change, planted_run
 from tests.handmade_findings import finding, findings, parameter
+from tests.llm_server import LlmServer
 from tests.planted_recordings import asks, config_of, planted, recording_of, scripted, write_jsonl, write_run, write_script
 from tracing import Recording, Responses
 
@@ -531,6 +532,27 @@ def test_the_table_shows_both_runs_without_escapes(files: tuple[Path, Path], scr
         assert part in shown.stdout
     assert "\x1b" not in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 120
+
+
+@pytest.mark.slow
+def test_an_llm_judge_is_estimated_limited_and_accounted_for(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The estimate comes first; --max-calls ends a score in one line; the same command goes on from what is kept; the ledger has it all."""
+    with LlmServer() as server:
+        options = (files[0], "--on", files[1], "--judge", server.openai, "--out", tmp_path / "kept")
+        short = call(*options, "--max-calls", "30")
+        assert isinstance(short.exception, BudgetError)
+        assert server.answered.total() == 30
+        n = len(set(files[1].read_text(encoding="utf-8").splitlines()))
+        whole = call(*options)
+        assert whole.exit_code == 0, whole.output
+        assert f"estimate: judge {server.openai}: " in whole.stderr
+        assert set(server.answered.values()) == {1}
+        (line,) = Score.model_validate_json((tmp_path / "kept" / "score.json").read_bytes()).cost
+        assert (line.role, line.calls, line.usd) == ("judge", server.answered.total(), None)
+        assert line.calls <= 2 * n
+        assert f"{line.calls:,} calls" in whole.stdout
+        call(*options)
+        assert server.answered.total() == line.calls
 
 
 def test_exit_codes_are_those_of_the_condition(files: tuple[Path, Path], script: Path) -> None:

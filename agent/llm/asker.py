@@ -40,6 +40,7 @@ class Asker:
         pause: Seconds before unanswered requests are asked again; doubles each time.
         store: Where answers are kept; None before `keep_in`: nothing is kept.
         discovery: Name of the discovery that pays.
+        purpose: What for, where it is not the discovery itself ("null runs"); stands beside the role in the ledger.
         before: Called before each request: whether it may be made now, or has to wait for those on their way; raises BudgetError when
             it must not be made at all.
         after: Called after each request with its answer, or None when there is none.
@@ -51,6 +52,7 @@ class Asker:
     pause: float = 1.0
     store: RequestStore | None = None
     discovery: str = ""
+    purpose: str = ""
     before: Callable[[Asker, Request], bool] = field(default=lambda asker, request: True)
     after: Callable[[Asker, Request, Answer | None], None] = field(default=lambda asker, request, answer: None)
     _stopping: Event = field(default_factory=Event)
@@ -256,7 +258,7 @@ class _Batch:
         if self.asker.store is not None:
             usage = {
                 "provider": self.asker.provider.id,
-                "role": self.asker.role,
+                "role": ", ".join(filter(None, (self.asker.role, self.asker.purpose))),
                 "discovery": self.asker.discovery,
                 "input_tokens": answer.input_tokens,
                 "output_tokens": answer.output_tokens,

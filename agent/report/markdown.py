@@ -331,7 +331,7 @@ def _cost(findings: Findings) -> Iterator[str]:
     roles = f"Proposer {escape(findings.proposer)}, judge {escape(findings.judge)}."
     yield f"{findings.rounds} rounds; stopped: {escape(findings.stopped)}. {roles}"
     if findings.cost:
-        header = ("role", "provider", "round", "calls", "from cache", "input tokens", "output tokens", "USD")
+        header = ("role", "provider", "round", "calls", "input tokens", "of these cached", "output tokens", "USD")
         yield markdown_table(
             header,
             [
@@ -340,8 +340,8 @@ def _cost(findings: Findings) -> Iterator[str]:
                     escape(line.provider),
                     str(line.round),
                     f"{line.calls:,}",
-                    f"{line.cached:,}",
                     f"{line.input_tokens:,}",
+                    f"{line.cached:,}",
                     f"{line.output_tokens:,}",
                     "price unknown" if line.usd is None else f"{line.usd:.4f}",
                 ]
