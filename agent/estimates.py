@@ -42,6 +42,8 @@ class Need:
     def _cost(self, price: Price | None) -> str:
         if price is None:
             return "price not known"
+        if not price.usd(self.most):
+            return "free"
         return f"${price.usd(self.least):.2f} to ${price.usd(self.most):.2f} at the list prices of {price.as_of} (not verified)"
 
 

@@ -195,7 +195,7 @@ def cost_lines(work: Workbench) -> tuple[CostLine, ...]:
 
 def price_note(lines: tuple[CostLine, ...]) -> list[str]:
     """Of which day the prices behind a ledger's dollars are; nothing where there are none."""
-    known = [price for line in lines if line.usd is not None and (price := price_of(line.provider)) is not None]
+    known = [price for line in lines if line.usd and (price := price_of(line.provider)) is not None]
     dates = sorted({price.as_of for price in known})
     return [f"Dollars are at list prices of {', '.join(dates)} (tracing/prices.toml), which nobody has verified since."] if dates else []
 

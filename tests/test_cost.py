@@ -12,6 +12,7 @@ from agent.estimates import estimate, estimate_score
 from agent.judge import make_judge
 from agent.llm.embedded import EmbeddedJudge, EmbeddedProposer
 from agent.proposer import make_proposer
+from agent.records import CostLine
 from agent.spending import Limits, cost_lines, make_limits, null_runs_pay, paying, price_note
 from agent.workbench import Workbench
 from tests.llm_server import KEY
@@ -122,6 +123,7 @@ def test_what_runs_in_this_process_is_free() -> None:
     own = price_of("hf:tiny@01234567")
     assert own is not None
     assert own.usd(Tokens(10, 10_000, 10_000)) == 0.0
+    assert price_note((CostLine(role="judge", provider="hf:tiny@01234567", round=1, usd=0.0),)) == []
     assert price_of("openai:own@http://127.0.0.1:1/v1") is None
 
 
