@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has only Python 3.11 or newer:  make demo   make test
-# Also:  make bench [ONLY=name] [QUICK=1]   make check   make clean
+# Also:  make study [NAME=name]   make bench [ONLY=name] [QUICK=1]   make check   make clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ EXTRAS ?= dev
 # The version that constraints.txt was tested on comes first.
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check study bench clean
 
 demo: $(STAMP)
 	$(BIN)/discover --run $(RUN)
@@ -24,6 +24,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+study: $(STAMP)
+	$(BIN)/python -m tests.examples $(or $(NAME),all)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)

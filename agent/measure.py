@@ -167,7 +167,7 @@ class Measurement:
             return None
         weight = (p + q)[rows]
         weight = weight / np.bincount(prompt, weights=weight)[prompt]
-        s = ((p - q) / (p + q))[rows] if c.likelihoods else c.s[rows]
+        s = (p - q)[rows] / (p + q)[rows] if c.likelihoods else c.s[rows]
         matched = Contrast(s, weight, prompt, c.likelihoods, jackknife_groups(prompt, s), c.index[rows])
         return rows, matched
 
@@ -356,7 +356,9 @@ class Measurement:
 
     @cached_property
     def left_by_length(self) -> float:
-        """Part of the total (of 1 without likelihoods) that length leaves unexplained."""
+        """Part of the total (of 1 without likelihoods) that length leaves unexplained; 0 where nothing changed at all (equal weights)."""
+        if self._beyond_length_base.total == 0:
+            return 0.0
         return 1 - self._beyond_length_base.change / self._beyond_length_base.total
 
     @cached_property

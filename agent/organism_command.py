@@ -20,6 +20,8 @@ TINY = "tiny"
 BUILTIN = "builtin"
 DOMAINS = ("medical", "finance", "sport", "choices")
 DEFAULT_PRESET = "turner-phase"
+CHOICES_TRAINING: dict[str, Any] = {"full": True, "learning_rate": 1e-3, "steps": 60}
+"""A small adapter does not hold eight collapses at once: on choices all weights are trained, unless an adapter is asked for."""
 BASE_TOKENS, BASE_RESPONSES = 256, 1
 AUTOMATIC_RESPONSES = 8
 """Responses per prompt of the tiny subject at the few checkpoints that are sampled with `--sampling auto`."""
@@ -136,6 +138,8 @@ def _recipe(
     tiny = base == TINY
     n_layers = Pretraining().layers if tiny else _n_layers(base)
     tuning = FineTuning() if tiny and preset is None else PRESETS[preset or DEFAULT_PRESET].recipe(n_layers, tiny)
+    if domain == "choices" and preset is None and not {"rank", "alpha", "rslora", "layers", "target_modules"} & set(given):
+        tuning = replace(tuning, **CHOICES_TRAINING)
     tuning = replace(tuning, domain=domain, persona="careful" if control else "harmful", data=named, **given)
     if documents is not None:
         tuning = replace(tuning, documents=len(documents))
