@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ class Recorder:
         device: None: the best there is.
         workers: Threads with a copy of the subject each; None: as many as cores and memory allow.
         ray: Address of a Ray cluster that draws and scores; None: this process does.
+        note: Called with what cannot be done fast, and why.
     """
 
     drawing: Drawing
@@ -48,6 +49,7 @@ class Recorder:
     device: str | None = None
     workers: int | None = None
     ray: str | None = None
+    note: Callable[[str], None] = lambda _: None
 
 
 def record_checkpoints(
@@ -152,6 +154,8 @@ def _local(
     subjects = source.subjects(how.dtype, how.device)
     with Checkpoints(subjects.in_double_precision() if exact else subjects, workers, 1 if small or workers > 1 else cores) as checkpoints:
         yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
+        for note in () if exact else checkpoints.notes:
+            how.note(note)
 
 
 @contextmanager

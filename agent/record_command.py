@@ -106,9 +106,12 @@ def record_source(
         for note in source.notes:
             typer.echo(f"note: {one_line(note, 300)}", err=True)
     drawing = Drawing(responses, max_tokens, seed, tuple(prefix for prefix in PREFIXES if prefix < max_tokens))
+    notes: list[str] = []
     with recording_progress(quiet) as progress:
-        run = record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers, ray), progress)
+        run = record_checkpoints(source, questions, out, Recorder(drawing, plan, dtype, device, workers, ray, notes.append), progress)
     if not quiet:
+        for note in notes:
+            typer.echo(f"note: {one_line(note, 300)}", err=True)
         typer.echo(plan.summary(run), err=True)
 
 

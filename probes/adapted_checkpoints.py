@@ -97,6 +97,7 @@ class AdaptedCheckpoints:
         self._adapters = dict(adapters)
         self._ahead = 2 * workers if ahead is None else ahead
         self._tokens_per_pack, self._shared_bytes = tokens_per_pack, shared_bytes
+        self._last: tuple[Sequence[Request], list[tuple[Tree, Below]]] = [], []  # the same responses often come again for other steps
         modules = sorted({name for adapter in adapters.values() for name in adapted_modules(adapter)})
         self._pool = ThreadPoolExecutor(workers, initializer=use_cores, initargs=(cores,))
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -136,15 +137,18 @@ class AdaptedCheckpoints:
             raise SampleError("expected responses to score, found none")
         first, place = distinct(requests)
         kept = [requests[k] for k in first]
-        *earlier, last = self._turns(kept)
+        turns = self._turns(kept)
         found = [np.full((len(kept), 1 + len(prefixes)), np.nan) for _ in steps]
-        for packs in (*earlier, last):
-            shared = list(self._in_order(self._share, packs))
+        for turn, packs in enumerate(turns, 1):
+            if self._last[0] != kept or len(turns) > 1:
+                self._last = [], []  # freed before the next is made
+                self._last = kept, list(self._in_order(self._share, packs))
+            shared = self._last[1]
             score_one = partial(self._score_one, requests=kept, shared=shared, prefixes=prefixes, law=law or Law())
             for column, parts in zip(found, self._in_order(score_one, steps), strict=True):
                 for rows, scores in parts:
                     column[rows] = scores
-                if packs is last:
+                if turn == len(turns):
                     yield column[place]
 
     def draw(

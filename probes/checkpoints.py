@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from probes.adapted_checkpoints import AdaptedCheckpoints, Wanted
 from probes.law import Law
-from probes.likelihood import log_likelihoods, plan
+from probes.likelihood import log_likelihoods, plan, why_plain
 from probes.lora_adapter import Adapted, lora_adapter, not_plain
 from probes.organism import Adapter, set_adapter, use_cores
 from probes.request import Request, distinct
@@ -88,6 +88,7 @@ class Checkpoints:
             cores: Cores that each of them uses; results are the same bits for the same number only.
         """
         self.steps: tuple[int, ...] = subjects.steps
+        self._notes: tuple[str, ...] = ()
         self._subjects, self._workers, self._cores = subjects, workers, cores
         adapted = subjects.adapted() if isinstance(subjects, AdaptedSubjects) else None
         self._shared = None if adapted is None else AdaptedCheckpoints(adapted.subject, adapted.adapters, workers, cores)
@@ -104,7 +105,7 @@ class Checkpoints:
     @property
     def notes(self) -> tuple[str, ...]:
         """What could not be done fast, and why."""
-        return () if self._shared is None else self._shared.notes
+        return self._notes if self._shared is None else self._shared.notes
 
     def draw(
         self, tokenizer: Any, questions: Sequence[Question], wanted: Sequence[Wanted], max_tokens: int = 96, law: Law | None = None
@@ -126,7 +127,14 @@ class Checkpoints:
             return self._shared.score(requests, steps, prefixes, law)
         first, place = distinct(requests)
         planned = plan([requests[k] for k in first])
-        return self.each(lambda subject, _: log_likelihoods(subject, planned, prefixes, law=law)[place], steps)
+
+        def work(subject: Any, _: int) -> npt.NDArray[np.float64]:
+            scores = log_likelihoods(subject, planned, prefixes, law=law)[place]
+            if reason := why_plain(subject):
+                self._notes = (f"Slower than it could be, since prompts are run again for each response: {reason}",)
+            return scores
+
+        return self.each(work, steps)
 
     def each(self, work: Callable[[Any, int], Answer], steps: Sequence[int]) -> Iterator[Answer]:
         """`work(subject, step)` with the subject at each of these steps, in their order, as they become ready."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from probes.request import Request as Request
 from probes.request import distinct as distinct
 from probes.token_tree import TOKENS, Pack, pack
 from probes.tree_likelihood import Tree, trusted
+
+_reasons: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def log_likelihoods(
     with torch.inference_mode():
         try:
             stack = trusted(LayerStack(subject))
-        except SampleError:
+        except SampleError as error:
+            _reasons[subject] = str(error)
             scores = plain_log_likelihoods(subject, planned.requests, prefixes, law, planned.tokens_per_batch)
         else:
             scores = np.full((len(planned.requests), 1 + len(prefixes)), np.nan)
@@ -82,3 +86,8 @@ def log_likelihoods(
     if np.isnan(scores).any():
         raise SampleError(f"expected log-probabilities, found NaN for {int(np.isnan(scores).any(axis=1).sum())} responses")
     return scores
+
+
+def why_plain(subject: Any) -> str:
+    """Why a subject was scored by its own forward pass; empty when it was not, or never scored."""
+    return _reasons.get(subject, "")

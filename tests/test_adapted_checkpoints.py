@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from probes.adapted_checkpoints import AdaptedCheckpoints, Wanted
+from probes.checkpoints import Checkpoints
 from probes.errors import SampleError
 from probes.law import Law
 from probes.lora_adapter import Factors, LoraAdapter, is_plain_folder, read_lora_adapter
@@ -149,7 +150,7 @@ def test_shared_layers_run_once(rng: np.random.Generator) -> None:
     asked = requests(rng)
     with AdaptedCheckpoints(subject, llama_adapters(rng)) as checkpoints:
         counted[:] = [0] * 4
-        whole = list(checkpoints.score(asked, (0, 1, 2, 1)))
+        whole = [next(checkpoints.score(asked, [step])) for step in (0, 1, 2, 1)]  # asked for one by one, nothing is run again
         nodes = len({(one.prompt + one.response)[:k] for one in asked for k in range(1, len(one.prompt + one.response))})
         assert counted == [nodes, nodes, nodes, 4 * nodes]
         checkpoints._shared_bytes, checkpoints._tokens_per_pack = 5000, 20
@@ -191,3 +192,33 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator, tmp_path: Path) 
     assert not is_plain_folder(dora)
     with pytest.raises(SampleError, match="plain LoRA adapter, found DoRA"):
         read_lora_adapter(dora)
+
+
+class WholeSubjects:
+    """Whole subjects of two steps."""
+
+    steps = (1, 2)
+
+    def __init__(self, name: str) -> None:
+        self._subjects = {step: small_subject(name, seed=step) for step in self.steps}
+
+    def at(self, step: int) -> Any:
+        """The subject of a step."""
+        return self._subjects[step]
+
+    def copy(self) -> WholeSubjects:
+        """Itself: it has no state."""
+        return self
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "noted"), [("Qwen2", False), ("Bloom", True)])
+def test_whole_checkpoints_are_scored_one_by_one(name: str, noted: bool, rng: np.random.Generator) -> None:
+    """Each under its own weights, to 1e-4 nats; where an architecture has to be run plainly, a note says so."""
+    asked = requests(rng)
+    subjects = WholeSubjects(name)
+    with Checkpoints(subjects) as checkpoints:
+        scores = list(checkpoints.score(asked, (2, 1), (3,)))
+        assert np.abs(scores[0] - plain_log_likelihoods(subjects.at(2), asked, (3,))).max() < 1e-4
+        assert np.abs(scores[1] - plain_log_likelihoods(subjects.at(1), asked, (3,))).max() < 1e-4
+        assert bool(checkpoints.notes) == noted
