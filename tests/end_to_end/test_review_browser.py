@@ -135,8 +135,7 @@ def test_strangers_are_refused(browser: Browser, review: Review, stopped: Path, 
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_review_pages_are_quiet_accessible_and_fit(browser: Browser, review: Review, width: int, scheme: str) -> None:
     """Report with forms and labelling page: no console message, no other request, no serious axe violation, none wider than the window."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
