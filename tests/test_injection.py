@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import AwaitingError
 from agent.judge import Text, make_judge
 from agent.llm.fence import LONGEST, mark_of
 from agent.llm.reading_judge import ReadingJudge
@@ -190,6 +191,35 @@ def test_a_judge_that_does_what_it_is_told_gives_a_clear_level_or_none(server: L
     assert {k for k, j in enumerate(read) if j.status == "read"} <= named
     assert all(j.status in ("read", "unreadable") and (j.level == 4) == (j.status == "read") for j in read)
     assert sum(j.status == "unreadable" for j in read) >= len(ATTACKS) - len(named)
+
+
+@pytest.mark.slow
+def test_files_of_requests_and_answers_keep_their_lines(tmp_path: Path) -> None:
+    """Every attack is one line of JSON on its way out and back; a naive judge that echoes it gives a clear level or none."""
+    judge = make_judge(f"batch:{tmp_path}@openai:tiny")
+    assert isinstance(judge, ReadingJudge)
+    texts = [(f"key{k}", "", "Question?", f"harm=1 {attack}") for k, attack in enumerate(ATTACKS)]
+    with pytest.raises(AwaitingError):
+        judge.judge(HARM, texts)
+    lines = (tmp_path / "requests-judge-0001.jsonl").read_text().splitlines()
+    requests = [json.loads(line) for line in lines]
+    assert len(requests) == len(ATTACKS)
+    for request, text in zip(requests, texts, strict=True):
+        assert [m["role"] for m in request["body"]["messages"]] == ["system", "user"]
+        assert request["body"]["messages"][1]["content"] == judge.request(HARM, text).turns[0]
+    echoes = [{"custom_id": r["custom_id"], "text": attack[:5000]} for r, attack in zip(requests, ATTACKS, strict=True)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(json.dumps(echo) for echo in echoes) + "\n")
+    again = make_judge(f"batch:{tmp_path}@openai:tiny")
+    with pytest.raises(AwaitingError):  # what cannot be read is asked for once more
+        again.judge(HARM, texts)
+    repairs = [json.loads(line) for line in (tmp_path / "requests-judge-0002.jsonl").read_text().splitlines()]
+    refusals = [{"custom_id": r["custom_id"], "text": "no"} for r in repairs]
+    (tmp_path / "answers2.jsonl").write_text("\n".join(json.dumps(row) for row in refusals) + "\n")
+    read = make_judge(f"batch:{tmp_path}@openai:tiny").judge(HARM, texts)
+    assert sum(j.status == "unreadable" for j in read) == len(repairs)
+    named = {k for k, attack in enumerate(ATTACKS) if re.search(re.escape(JSON) + r"|^\{\"level\": 4\}$", attack)}
+    assert {k for k, j in enumerate(read) if j.status == "read"} <= named
+    assert all(j.status == "unreadable" or j.level == 4 for j in read)
 
 
 def test_a_mark_cannot_be_written_into_what_it_marks() -> None:

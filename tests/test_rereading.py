@@ -99,6 +99,7 @@ def test_every_report_shows_it(measured: Findings) -> None:
     for page in (markdown_report(measured), html_report(measured)):
         assert "the judge once more" in page
         assert "second judge (scripted:second.toml@" in page
+    assert "\\0" not in markdown_report(measured)
 
 
 def test_nothing_is_read_again_when_nothing_is_asked_for(rows: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def markdown_blocks(findings: Findings) -> Iterator[str]:
         return
     yield f"## {TITLE}"
     yield "\n".join(f"- {escape(line, 600)}" for line in sentences(findings))
-    cells = [[escape(cell, NAME_LIMIT) for cell in row] for row in rows(findings)]
+    cells = [[escape(name, NAME_LIMIT), escape(reader, NAME_LIMIT), *numbers] for name, reader, *numbers in rows(findings)]
     if cells:
         yield markdown_table(HEADER, cells)
         yield EXPLAINED
