@@ -116,6 +116,7 @@ def test_a_judge_in_process_gives_levels_with_their_probabilities(folder: Path) 
         assert (alone.level, alone.status, alone.quote) == (read[k].level, read[k].status, read[k].quote)
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_a_judgement_are_those_of_the_labels(folder: Path) -> None:
     """Softmax over the levels of the exact scores; `null` takes its part of neither."""
     judge = judge_at(folder)

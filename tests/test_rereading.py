@@ -64,6 +64,7 @@ def measured(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     return findings
 
 
+@pytest.mark.slow
 def test_an_erring_judge_is_held_against_itself_and_a_second_one(measured: Findings) -> None:
     """Kappa is what the errors make it: .8 x .8 once more, .8 x .7 with the second judge, each inside its interval."""
     again, second = harm_of(measured).agreement
@@ -76,6 +77,7 @@ def test_an_erring_judge_is_held_against_itself_and_a_second_one(measured: Findi
         assert 0 < found.missing_before < 0.12
 
 
+@pytest.mark.slow
 def test_the_share_without_reading_error_is_larger_than_the_one_that_was_read(measured: Findings) -> None:
     """Two of ten readings are wrong: what a reading without error shows is half as much again, given as a range over the readings."""
     harm = harm_of(measured)
@@ -89,6 +91,7 @@ def test_the_share_without_reading_error_is_larger_than_the_one_that_was_read(me
     assert 0.45 < alpha < 0.7
 
 
+@pytest.mark.slow
 def test_every_report_shows_it(measured: Findings) -> None:
     """Terminal, Markdown and HTML name alpha, the range and every reading."""
     (line,) = sentences(measured)
@@ -102,6 +105,7 @@ def test_every_report_shows_it(measured: Findings) -> None:
     assert "\\0" not in markdown_report(measured)
 
 
+@pytest.mark.slow
 def test_nothing_is_read_again_when_nothing_is_asked_for(rows: Path, tmp_path: Path) -> None:
     """--reread 0 and a judge that never errs: no agreement, no section."""
     off, _, _ = discover(noisy(rows, tmp_path, reread=0), tmp_path / "off")

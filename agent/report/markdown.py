@@ -30,7 +30,7 @@ from agent.report.shown import MISSING, NAME_LIMIT, number, p_value, shown, step
 from agent.report.visible import excerpt, one_line, visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
-_LINE_START = re.compile(r"^(\s*)([#+=-]|\d+[.)])")
+_LINE_START = re.compile(r"^(\s*(?:\d+(?=[.)]))?)([#+=.)-])")
 
 
 def escape(text: str, limit: int = 300) -> str:
