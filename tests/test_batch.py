@@ -205,7 +205,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_discovery_stops_for_its_answers_and_goes_on_to_its_findings(rows: Path, tmp_path: Path) -> None:
     """Every stop writes down all that can be asked by then; partial answers move it on; no request is answered twice."""
     spec = f"batch:{tmp_path / 'batch'}@anthropic:tiny"
-    config = config_of(run=str(rows), proposer=spec, judge=spec, n_permutations=199)
+    config = config_of(run=str(rows), proposer=spec, judge=spec, n_permutations=199, rounds=2, reread=20)
     for stop in range(40):
         try:
             findings, _, _ = discover(config, tmp_path / "out")
