@@ -56,7 +56,7 @@ class BatchProvider:
     @property
     def id(self) -> str:
         """`batch:openai:NAME`, or `batch:FOLDER` without a name; where the folder lies makes no difference to a label."""
-        return f"batch:{self.kind}:{self.name}" if self.name else f"batch:{self.folder.name}"
+        return f"batch:{self.kind}:{self.name}" if self.name else f"batch:{self.folder.resolve().name}"
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:

@@ -276,7 +276,7 @@ def real(spec: str, most: int) -> list[str]:
 
 def run(quick: bool) -> Section:
     """The benchmark measured on judges whose cross-talk is known, and the judge in OPD_JUDGE where there is one."""
-    rows, allowed = stand_ins(2 if quick else 20, 15 if quick else 60)
+    rows, allowed = stand_ins(2 if quick else 12, 15 if quick else 60)
     spec = os.environ.get("OPD_JUDGE", "")
     if spec:
         rows.append(real(spec, 60 if quick else 300))
