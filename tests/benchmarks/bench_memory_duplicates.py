@@ -1,7 +1,8 @@
 """Which thresholds tell a reworded order parameter from a new one: precision and recall on paraphrased and distinct pairs.
 
-Texts: `bench_memory_pairs.toml`, order parameters in the words of two proposers. Labels: exact rules on real responses, read twice
-by a judge whose two readings agree with a given kappa (a reading keeps a label or draws one from the same marginal).
+Texts: `bench_memory_pairs.toml`, order parameters in the words of two proposers. Labels: built-in rules on the packaged reference
+responses, read twice by a judge whose two readings agree with a given kappa (a reading keeps a label or draws one from the same
+marginal); and, as the loop compares two exact rules, without error on responses of a run too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from agent.llm.embedded import WORDING
 from agent.memory_duplicates import THRESHOLDS, decide, label_correlation
 from agent.memory_embedders import NgramEmbedder
+from agent.twins import SHARED_RESPONSES
 from probes.rules import RULES, levels
+from prompts.reference import reference_responses
 from tests.benchmarks.section import Section
 from tracing import load
 
@@ -27,7 +30,6 @@ COMMAND = "make bench ONLY=memory_duplicates"
 PAIRS = Path(__file__).with_name("bench_memory_pairs.toml")
 ORGANISM = Path(__file__).parents[1] / "runs" / "organism"
 KAPPAS = (1.0, 0.85, 0.7)
-SHARED_RESPONSES = 100
 MINORITY = 0.1
 """Rules that hardly vary on these responses (fewer than this share off the commonest level) say nothing about thresholds."""
 
@@ -75,12 +77,12 @@ def reading(labels: NDArray[np.int64], kappa: float, rng: np.random.Generator) -
     return {str(k): int(level) for k, level in enumerate(np.where(kept, labels, rng.permutation(labels)))}
 
 
-def correlations(pairs: list[Pair], labels: NDArray[np.int64], kappa: float, rng: np.random.Generator) -> list[float | None]:
-    """Label correlation of each pair: two readings of one random rule, or of two different ones."""
+def correlations(pairs: list[Pair], labels: NDArray[np.int64], n_shared: int, kappa: float, rng: np.random.Generator) -> list[float | None]:
+    """Label correlation of each pair on `n_shared` responses: two readings of one random rule, or of two different ones."""
     found = []
     for pair in pairs:
         first, second = rng.choice(len(labels), 2, replace=False)
-        shared = rng.choice(labels.shape[1], SHARED_RESPONSES, replace=False)
+        shared = rng.choice(labels.shape[1], n_shared, replace=False)
         one = reading(labels[first][shared], kappa, rng)
         other = reading(labels[first if pair.same else second][shared], kappa, rng)
         found.append(label_correlation(one, other))
@@ -103,21 +105,24 @@ def run(quick: bool) -> Section:
     vectors = NgramEmbedder().embed(texts)
     cosines = [float(vectors[pair.one] @ vectors[pair.other]) for pair in pairs]
     source, completions = responses()
-    labels = rule_labels(completions)
+    reference = [one.completion for one in reference_responses()]
+    on_reference, on_run = rule_labels(reference), rule_labels(completions)
     repeats = 1 if quick else 10
     rows: list[tuple[str, ...]] = [
         ("words alone", f"{at:.2f}", "-", *score(pairs, [cosine >= at for cosine in cosines])) for at in np.arange(0.34, 0.60, 0.04)
     ]
     many, words = pairs * repeats, cosines * repeats
     for kappa in KAPPAS:
-        found = correlations(many, labels, kappa, rng)
+        found = correlations(many, on_reference, len(reference), kappa, rng)
         rows += list(_labels_alone(many, found, kappa))
-        exact = kappa == 1.0
-        used = [decide(correlation, cosine, exact=exact) is not None for correlation, cosine in zip(found, words, strict=True)]
-        lines = (
-            f"{THRESHOLDS.exact_labels:.2f}" if exact else f"{THRESHOLDS.same_labels:.2f}, from {THRESHOLDS.other_labels:.2f} with words"
-        )
-        rows.append(("labels of exact rules (used)" if exact else "labels, then words (used)", lines, f"{kappa:.2f}", *score(many, used)))
+        used = [decide(correlation, cosine) is not None for correlation, cosine in zip(found, words, strict=True)]
+        lines = f"{THRESHOLDS.same_labels:.2f}, from {THRESHOLDS.other_labels:.2f} with words"
+        rows.append(("labels, then words (used)", lines, f"{kappa:.2f}", *score(many, used)))
+    found = correlations(many, on_run, SHARED_RESPONSES, 1.0, rng)
+    used = [decide(correlation, cosine, exact=True) is not None for correlation, cosine in zip(found, words, strict=True)]
+    rows.append(
+        (f"exact rules on {SHARED_RESPONSES} responses of a run (used)", f"{THRESHOLDS.exact_labels:.2f}", "1.00", *score(many, used))
+    )
     rows.append(
         ("words alone (used without labels)", f"{THRESHOLDS.text:.2f}", "-", *score(pairs, [c >= THRESHOLDS.text for c in cosines]))
     )
@@ -128,8 +133,9 @@ def run(quick: bool) -> Section:
         columns=("decided by", "threshold", "judge's kappa", "precision", "recall", "false alarms per distinct pair"),
         rows=rows,
         notes=(
-            f"{same} paraphrased and {len(pairs) - same} distinct pairs of one theme ({PAIRS.name}); labels: {len(labels)} rules on "
-            f"{len(completions)} responses ({source}), {SHARED_RESPONSES} shared ones a pair, {repeats} draws of rules and readings.",
+            f"{same} paraphrased and {len(pairs) - same} distinct pairs of one theme ({PAIRS.name}); labels: {len(on_reference)} rules that "
+            f"vary on the {len(reference)} reference responses, {len(on_run)} on {len(completions)} responses of a run "
+            f"({source}), {repeats} draws of rules and readings.",
             _everything_else(vectors),
             "A paraphrase that slips through is caught later (a second reading is not a discovery); a distinct one that is dropped is "
             "lost. So the thresholds favour precision.",
