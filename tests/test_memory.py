@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from agent.discovery import discover
 from agent.errors import MemoryStoreError
 from agent.memory import Memory, MemoryEntry, MemoryEvent, Provenance
 from agent.memory_duplicates import MIN_SHARED_LABELS, THRESHOLDS, decide, label_correlation
@@ -29,6 +30,7 @@ from agent.memory_events import decode, encode, header, seal
 from agent.memory_index import close_server, open_folder
 from agent.memory_ledger import Ledger
 from agent.records import Estimate, EvidencePair, OrderParameter
+from tests.planted_recordings import asks, config_of, planted, write_run, write_script
 
 ROOT = Path(__file__).resolve().parent.parent
 TOPICS = (
@@ -288,6 +290,7 @@ WRITER = """
 import sys
 from agent.memory import Memory, MemoryEvent, Provenance
 from agent.records import OrderParameter
+from tests.planted_recordings import asks, config_of, planted, write_run, write_script
 folder, first, number, search = sys.argv[1], *map(int, sys.argv[2:])
 with Memory.open(folder) as memory:
     print("ready", flush=True)
@@ -839,6 +842,21 @@ def test_a_team_shares_one_memory(server: str, tmp_path: Path, monkeypatch: pyte
         assert cleo.rebuild() == 3
         assert cleo.verify().ok
     assert ann.ledger_path.exists()
+
+
+@pytest.mark.slow
+def test_discoveries_on_two_machines_share_a_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`discover --memory http://host:port`: what ann's run accepted is tried first on bob's, whose data folder starts empty."""
+    script = f"scripted:{write_script(tmp_path / 'script.toml', asks('harm'), asks('hedge'))}"
+    for seed, name in ((0, "ann"), (1, "bob")):
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
+        run = write_run(tmp_path / f"run {name}", planted(seed, n_prompts=8))
+        config = config_of(run=str(run), proposer=script, judge=script, memory=server, rounds=1, n_permutations=199)
+        findings, _, _ = discover(config, tmp_path / f"out {name}")
+        origins = {found.parameter.name: found.parameter.origin for found in findings.parameters}
+        assert origins == ({"harm": "agent", "hedge": "agent"} if name == "ann" else {"harm": "memory"})
+    with member(server, "bob", tmp_path, monkeypatch) as bob:
+        assert {entry.parameter.name: len(entry.runs) for entry in bob.entries()} == {"harm": 2, "hedge": 1}
 
 
 @pytest.mark.slow

@@ -7,22 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+import prompts
 import prompts.reference
 from agent.discovery import discover
 from agent.evidence import ProposerView
 from agent.fingerprints import fingerprint, known_fingerprint, reference_texts
 from agent.graph import run_loop
+from agent.judge import make_judge
 from agent.llm.reading_proposer import _rejected as shown_as_tried
 from agent.memory import Memory
 from agent.memory_duplicates import MIN_MINORITY, MIN_SHARED_LABELS
 from agent.nodes import is_confirmed_first
+from agent.proposer import make_proposer
 from agent.records import Findings, OrderParameter
 from agent.remembered import Known, Remembered, read_snapshot, write_snapshot
-from agent.remembering import _tried, contrast_name, recall
+from agent.remembering import _about, _tried, contrast_name, recall
 from agent.workbench import Workbench
 from probes.rules import RULES, levels
 from prompts.errors import PromptError
-from tests.planted_recordings import accepted, asks, config_of, planted, scripted, workbench, write_run, write_script
+from tests.planted_recordings import accepted, asks, config_of, found, planted, scripted, workbench, write_run, write_script
 from tracing import load
 
 # the reference responses
@@ -209,9 +212,9 @@ def test_what_is_remembered_and_rejected_here_costs_half(two_runs: Path, tmp_pat
     run_loop(work)
     assert is_confirmed_first(work, work.parameters[hedge.id])
     assert set(work.levels_by_text(hedge)) == {key for key, *_ in work.texts_at(work.confirm_rows)} != {key for key, *_ in work.texts}
-    (found,) = published[-1].parameters
-    assert (found.verdict, found.course, found.onset) == ("rejected", None, None)
-    assert found.share.estimate is not None
+    (shown,) = published[-1].parameters
+    assert (shown.verdict, shown.course, shown.onset) == ("rejected", None, None)
+    assert shown.share.estimate is not None
 
 
 @pytest.mark.slow
@@ -252,3 +255,15 @@ def test_a_repeated_discovery_does_not_learn_from_itself(two_runs: Path, tmp_pat
         assert {run.provenance.contrast for entry in memory.entries() for run in entry.runs} == {contrast_name(work)}
     recall(work)
     assert work.remembered == Remembered()
+
+
+def test_events_carry_the_hashes_of_what_was_asked(tmp_path: Path) -> None:
+    """An LLM's parameter names both templates; an exact rule was read by nobody, a remembered one was not proposed here."""
+    address = "openai:tiny@http://127.0.0.1:9/v1"
+    findings = found(planted(0, n_prompts=8), tmp_path, asks("harm"), rounds=1)
+    work, _ = workbench(planted(0, n_prompts=8), tmp_path, config_of(), make_proposer(address), make_judge(address))
+    worded = OrderParameter(name="a", definition="d", question="q?", levels=("no", "yes"))
+    counted = worded.model_copy(update={"rule": RULES["lists"].as_dict(), "origin": "memory"})
+    events = [_about(parameter, 1, findings, work) for parameter in (worded, counted)]
+    hashes = prompts.hashes()
+    assert [(e.judge_template, e.proposer_template) for e in events] == [(hashes["judge"], hashes["propose"]), ("", "")]

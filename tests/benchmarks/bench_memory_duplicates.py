@@ -133,8 +133,8 @@ def run(quick: bool) -> Section:
         columns=("decided by", "threshold", "judge's kappa", "precision", "recall", "false alarms per distinct pair"),
         rows=rows,
         notes=(
-            f"{same} paraphrased and {len(pairs) - same} distinct pairs of one theme ({PAIRS.name}); labels: {len(on_reference)} rules that "
-            f"vary on the {len(reference)} reference responses, {len(on_run)} on {len(completions)} responses of a run "
+            f"{same} paraphrased and {len(pairs) - same} distinct pairs of one theme ({PAIRS.name}); labels: {len(on_reference)} rules "
+            f"that vary on the {len(reference)} reference responses, {len(on_run)} on {len(completions)} responses of a run "
             f"({source}), {repeats} draws of rules and readings.",
             _everything_else(vectors),
             "A paraphrase that slips through is caught later (a second reading is not a discovery); a distinct one that is dropped is "
