@@ -17,8 +17,8 @@ BATCH = 32
 """Responses read between two looks."""
 POWER = 0.8
 """A gain that the confirm half would find with this probability is worth reading on for; the report states the same size."""
-RISK = 0.01
-"""Probability, at each look, of so little being seen of such a gain."""
+RISK, LAST_RISK = 0.02, 0.05
+"""Probability of so little being seen of such a gain: at each look, and once the whole propose half is read."""
 
 
 def is_raced(work: Workbench, parameter: OrderParameter, turn: int) -> bool:
@@ -51,7 +51,7 @@ def race(work: Workbench, parameter: OrderParameter, task: JudgeTask, most: int 
         read = order[:n]
         work.judge_rows(parameter, rows[read])
         look = futility.look(read, work.labels_at(parameter, rows[read]))
-        if look.probability < RISK:
+        if look.probability < (RISK if n < order.size else LAST_RISK):
             return _given_up(parameter, task["round"], alpha, look, total, order.size + work.confirm_rows.size)
     return None
 
