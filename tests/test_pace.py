@@ -54,6 +54,7 @@ def says_ok(seen: Seen) -> Say:
     return Say("ok")
 
 
+@pytest.mark.slow
 def test_a_rate_limit_met_by_one_request_holds_the_others_back() -> None:
     """After a 429 nothing but what was on its way arrives before the request that was turned away comes again."""
     with LlmServer(brain=says_ok, retry_after_ms=400) as server:

@@ -71,6 +71,7 @@ def test_a_label_that_says_nothing_looks_like_chi_square_although_the_extremes_w
     assert 2.4 < values.var() < 5.8
 
 
+@pytest.mark.slow
 def test_a_gain_of_the_needed_size_is_given_up_about_as_often_as_the_look_says() -> None:
     """Whole halves, a parameter whose exact D[O] is what is needed: probabilities below .05 in about one of twenty, not in one of seven."""
     below = []
@@ -105,6 +106,7 @@ def finding(findings: Findings, name: str) -> ParameterFinding:
     return next(p for p in findings.parameters if p.parameter.name == name)
 
 
+@pytest.mark.slow
 def test_racing_gives_up_what_shows_nothing_and_changes_nothing_about_what_is_accepted(whole_and_part: tuple[Findings, Findings]) -> None:
     """The planted parameter has the same verdict, share and interval; the others were read in part, on the propose half, and say so."""
     whole, part = whole_and_part
@@ -123,6 +125,7 @@ def test_racing_gives_up_what_shows_nothing_and_changes_nothing_about_what_is_ac
     assert lines["nothing0"].n == finding(part, "nothing0").share.n
 
 
+@pytest.mark.slow
 def test_a_report_shows_what_was_given_up(tmp_path: Path, whole_and_part: tuple[Findings, Findings]) -> None:
     """Reports of a raced discovery are written, with the reason in words."""
     paths = write_all(whole_and_part[1], tmp_path)

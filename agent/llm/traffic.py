@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.llm.protocol import Answer, Ask, Provider
 
-LINGER = 0.05
+LINGER = 0.3
 """Seconds the connections stay open when nobody waits."""
 
 
@@ -53,7 +53,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._waiting: list[tuple[Job, Future[None]]] = []
         self._thread: threading.Thread | None = None
-        self._open = False
+        self._open = self._closing = self._proven = False
         self._wake: Callable[[], Any] = lambda: None
 
     def run(self, job: Job, in_flight: int) -> None:
@@ -80,6 +80,9 @@ class Traffic:
 
     def close(self) -> None:
         """Wait until every job is done and the line is closed."""
+        with self._lock:
+            self._closing = True
+            self._wake()
         if self._thread is not None:
             self._thread.join()
 
@@ -88,9 +91,10 @@ class Traffic:
         with self._lock:
             self._wake = lambda: loop.call_soon_threadsafe(awake.set)
         tasks: set[asyncio.Task[None]] = set()
+        left = False
         try:
             async with self._provider.session() as ask:
-                line = Line(ask, asyncio.Semaphore(in_flight))
+                line = Line(ask, asyncio.Semaphore(in_flight), proven=self._proven)
                 while True:
                     awake.clear()
                     with self._lock:
@@ -100,13 +104,16 @@ class Traffic:
                         tasks.add(task)
                         task.add_done_callback(lambda _: awake.set())
                     tasks = {task for task in tasks if not task.done()}
-                    if tasks or await _soon(awake):
+                    self._proven = line.proven
+                    if tasks or (not self._closing and await _soon(awake)):
                         await awake.wait()
-                    elif self._left():
+                    elif left := self._left():
                         return
         except BaseException as error:
+            if left:
+                return  # while closing: everybody has their answer, and who came since has a line of their own
             with self._lock:
-                self._open, lost, self._waiting = False, self._waiting, []
+                self._open, lost, self._waiting, self._wake = False, self._waiting, [], lambda: None
             for _, future in lost:
                 future.set_exception(error)
 
@@ -114,6 +121,8 @@ class Traffic:
         """Whether nobody came in the meantime; the next one opens a line of its own."""
         with self._lock:
             self._open = bool(self._waiting)
+            if not self._open:
+                self._wake = lambda: None
             return not self._open
 
 
