@@ -323,7 +323,7 @@ def _cautions(
     if transition is not None and transition.weight_check_failures:
         out.append(
             f"The weight check failed for {transition.weight_check_failures} of {transition.weight_checks} (prompt, step) pairs: "
-            "there the anchors miss something, and the courses are unknown."
+            "a step where many fail, or where effective responses are few, is unknown."
         )
     for found in parameters:
         missing = max(found.levels.missing_before, found.levels.missing_after) if found.levels else 0.0

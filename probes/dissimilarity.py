@@ -61,6 +61,7 @@ class Contrast:
         mean_weight, mean_weight_error: `(n_prompts,)` mean of the unnormalised weights `m/q` (1 when the anchors cover m)
             and its standard error; NaN without likelihoods.
         n_unscored: Responses left out because a log-probability that the contrast needs is missing.
+        n_inside: `(n_prompts,)` responses drawn at the checkpoints that are compared; empty without likelihoods.
         posterior: `(n, n_anchors)` probability that a response was drawn at each anchor (rows sum to 1); None: drawn a fixed number a side.
     """
 
@@ -74,6 +75,7 @@ class Contrast:
     mean_weight: np.ndarray = field(default_factory=lambda: np.empty(0))
     mean_weight_error: np.ndarray = field(default_factory=lambda: np.empty(0))
     n_unscored: int = 0
+    n_inside: np.ndarray = field(default_factory=lambda: np.empty(0))
     posterior: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Contrast:
         """Whether the responses stand for both sides: with likelihoods enough effective ones a prompt, and weights that average 1."""
         if not self.likelihoods or self.ess.size == 0:
             return True
-        floor = contrast_floor(np.bincount(self.prompt))
+        floor = contrast_floor(np.bincount(self.prompt), self.n_inside)
         return bool(covered(*(x[:, None] for x in (self.ess, self.mean_weight, self.mean_weight_error, floor)))[0])
 
     def within_strata(self, total: np.ndarray | float) -> np.ndarray | float:
@@ -262,6 +264,7 @@ def likelihood_contrast(
         mean_weight=w.mean[:, 0],
         mean_weight_error=w.error[:, 0],
         n_unscored=usable.n_unscored,
+        n_inside=np.bincount(code, weights=np.isin(drawn_at[rows], np.concatenate([left, right]))),
         posterior=mixture.posterior(log_likelihood),
     )
 

@@ -42,12 +42,19 @@ def low_percentile(ess: np.ndarray) -> np.ndarray:
     return np.asarray(np.percentile(np.nan_to_num(ess), LOW_PERCENTILE, axis=0))
 
 
-def contrast_floor(n: np.ndarray) -> np.ndarray:
-    """Effective sample size that is enough for a contrast of prompts with `n` responses each.
+def contrast_floor(n: np.ndarray, n_inside: np.ndarray) -> np.ndarray:
+    """Effective sample size that is enough for a contrast.
 
     One response a side and prompt is legal: asked for is that the weights concentrate little, not that responses are many.
+
+    Args:
+        n: Responses of each prompt, any shape.
+        n_inside: Those of them drawn at the checkpoints that are compared; from two on they alone are what can be asked for.
+
+    Returns:
+        Of that shape: half of them, at most `MIN_ESS`.
     """
-    return np.minimum(MIN_ESS, n / 2)
+    return np.asarray(np.minimum(MIN_ESS, np.where(n_inside >= 2, n_inside, n) / 2))
 
 
 def averages_one(mean: np.ndarray, error: np.ndarray) -> np.ndarray:

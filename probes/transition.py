@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.errors import SampleError
-from probes.mixture import Mixture, Weights, contrast_floor, sum_by, usable_rows, weights_of
+from probes.mixture import Mixture, Weights, contrast_floor, covered, sum_by, usable_rows, weights_of
 from probes.resampling import Interval, jackknife
 
 PEAK_OVER_MEDIAN = 2.0
@@ -99,8 +99,11 @@ def transition_curve(
             parts.append(_at_one_split(log_likelihood, drawn_at, prompt, n_prompts, columns, usable.rows))
     d = np.concatenate([values for values, _ in parts], axis=1)
     ess, mean, error = (np.concatenate([getattr(w, name) for _, w in parts], axis=1) for name in ("ess", "mean", "error"))
-    known = [w.covered(contrast_floor(np.bincount(w.prompt, minlength=n_prompts))[:, None]) for _, w in parts]
-    d[:, ~np.concatenate(known)] = np.nan
+    n = np.concatenate([np.repeat(np.bincount(w.prompt, minlength=n_prompts)[:, None], w.ess.shape[1], axis=1) for _, w in parts], axis=1)
+    count = np.zeros((n_prompts, n_steps))
+    np.add.at(count, (prompt, drawn_at), 1.0)
+    inside = np.lib.stride_tricks.sliding_window_view(count, 2 * window, axis=1).sum(axis=2)
+    d[:, ~covered(ess, mean, error, contrast_floor(n, inside))] = np.nan
     return TransitionCurve(window, first_right, (steps[first_right - 1] + steps[first_right]) / 2, d, ess, mean, error, n_unscored)
 
 

@@ -79,6 +79,18 @@ def test_one_response_a_side_is_enough_for_a_contrast(rng: np.random.Generator) 
     assert contrast.covered
 
 
+def test_two_checkpoints_far_from_all_others_are_compared_by_what_was_drawn_there() -> None:
+    """Every checkpoint sampled once and none like another: a contrast of two has two effective responses a prompt, and is known."""
+    steps, n_prompts = 12, 20
+    drawn_at, prompt = np.repeat(np.arange(steps), n_prompts), np.tile(np.arange(n_prompts), steps)
+    log_likelihood = np.where(np.arange(steps)[None, :] == drawn_at[:, None], -5.0, -500.0)
+    contrast = likelihood_contrast(log_likelihood, drawn_at, prompt, np.array([2]), np.array([9]))
+    assert contrast.ess == pytest.approx(np.full(n_prompts, 2.0))
+    assert contrast.covered
+    curve = transition_curve(log_likelihood, drawn_at, prompt, np.arange(steps), 1)
+    assert curve.curve == pytest.approx(np.ones(steps - 1))
+
+
 def test_the_average_over_prompts_sees_what_single_prompts_hide() -> None:
     """Mean weights of .8, within 4 errors of 1 in every prompt, are not covered when all of 20 prompts lie there."""
     ess, error = np.full((20, 1), 50.0), np.full((20, 1), 0.06)
