@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.anchor_plan import AutomaticAnchors
 from agent.organism_recording import TRUTH_NAME, OrganismRecipe, record_organism
 from probes.organism import FineTuning, Pretraining
 from tracing.errors import RunDirectoryError
@@ -97,3 +98,23 @@ def test_another_seed_is_not_mixed_in(recorded: Path) -> None:
     with pytest.raises(RunDirectoryError, match="expected the settings of the recording that is there"):
         record_organism(recorded, seed=4, recipe=TINY)
     assert files(recorded) == before
+
+
+@pytest.mark.slow
+def test_few_checkpoints_are_sampled_automatically(recorded: Path, tmp_path: Path) -> None:
+    """The same organism with automatic anchors: fewer responses, each scored under all 19 checkpoints, drawn as they were when all were."""
+    out = tmp_path / "run"
+    for kept in ("subject", "adapters"):
+        shutil.copytree(recorded / kept, out / kept)
+    shutil.copy(recorded / "training.jsonl", out)
+    record_organism(out, seed=3, recipe=TINY, workers=1, plan=AutomaticAnchors(most=5))
+    run, whole = RunDirectory.open(out), RunDirectory.open(recorded)
+    sampled = run.recorded_steps()
+    assert 4 <= len(sampled) <= 5
+    assert {0, 18, 36} <= set(sampled)
+    assert run.manifest.sampling["sampling"] == "auto"
+    recording = run.load()
+    assert recording.steps == whole.load().steps
+    assert recording.log_likelihood is not None
+    assert np.isfinite(recording.log_likelihood).all()
+    assert run.read_step(18).completion == whole.read_step(18).completion
