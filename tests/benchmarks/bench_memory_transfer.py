@@ -152,7 +152,7 @@ def run(quick: bool) -> Section:
             f"Organism seed 0 first, another organism second; embedded proposer, scripted judge with kappa {KAPPA}; means and sums over "
             f"{1 if quick else SEEDS} seeds of splits, proposals and reading errors. 90% of the cold start's own joint share.",
             "Never: the warm start ended below it; all that it judged is counted.",
-            "Where it is missed, the words remembered from organism 0 cover less of what changed in the other one (first warm round .34-.41, "
-            "where lists fitted there reach .43-.64), and a round of five new candidates is paid for as well.",
+            "Where it is missed, the words remembered from organism 0 cover less of what changed in the other one (first warm round "
+            ".34-.41, where lists fitted there reach .43-.64), and a round of five new candidates is paid for as well.",
         ],
     )
