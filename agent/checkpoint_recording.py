@@ -26,7 +26,7 @@ from tracing.whole_file import whole_file
 COPIED_ADAPTERS = 1 << 28
 """Adapters up to this size in all (bytes) are copied into the run directory, where the report looks for them."""
 SMALL_SUBJECT = 1 << 29
-"""Weights up to this size (bytes) are held once for each core; larger ones once, computed on all cores."""
+"""Weights up to this size (bytes) are held once for each core and also tried in float64; larger ones once, computed on all cores."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def record_checkpoints(
         _copy_adapters(source, run)
         with (_on_ray if how.ray else _local)(source, tokenizer, questions, how) as instrument:
             record(run, instrument, how.plan, progress)
-        if run.manifest.scoring["noise_nats"] is None:
-            with _local(source, tokenizer, questions, how, exact=True) as instrument:
+        if run.manifest.scoring["noise_nats"] is None and (exact := _more_exact(source, how)) is not None:
+            with _local(source, tokenizer, questions, exact) as instrument:
                 noise = scoring_noise(run, instrument)
             run = replace(run, manifest=replace(run.manifest, scoring={**run.manifest.scoring, "noise_nats": noise}))
             run.manifest.write(out / MANIFEST_NAME)
@@ -142,20 +142,25 @@ def _digest(content: Any) -> str:
 
 
 @contextmanager
-def _local(
-    source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder, exact: bool = False
-) -> Iterator[Instrument]:
-    """An instrument of this process; `exact` for one in double precision."""
+def _local(source: CheckpointSource, tokenizer: Any, questions: Sequence[Question], how: Recorder) -> Iterator[Instrument]:
+    """An instrument of this process."""
     from probes.checkpoints import Checkpoints
 
     cores = os.cpu_count() or 1
-    small = _weight_bytes(source) <= SMALL_SUBJECT and _on_cpu(how.device)
-    workers = how.workers or (cores if small and not exact else 1)
-    subjects = source.subjects(how.dtype, how.device)
-    with Checkpoints(subjects.in_double_precision() if exact else subjects, workers, 1 if small or workers > 1 else cores) as checkpoints:
+    small = _is_small(source) and _device(how) == "cpu"
+    workers = how.workers or (cores if small else 1)
+    with Checkpoints(source.subjects(how.dtype, how.device), workers, 1 if small or workers > 1 else cores) as checkpoints:
         yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
         for note in () if exact else checkpoints.notes:
             how.note(note)
+
+
+def _more_exact(source: CheckpointSource, how: Recorder) -> Recorder | None:
+    """How to score a few responses again to measure the noise: in float64, large subjects in float32; None where nothing is more exact."""
+    if _is_small(source):
+        device = _device(how)
+        return replace(how, dtype="float64", device="cpu" if device == "mps" else device, workers=1, ray=None)
+    return replace(how, dtype="float32", workers=1, ray=None) if how.dtype != "float32" else None
 
 
 @contextmanager
@@ -169,15 +174,15 @@ def _on_ray(source: CheckpointSource, tokenizer: Any, questions: Sequence[Questi
         yield RayInstrument(job, [encode_question(tokenizer, question) for question in questions])
 
 
-def _on_cpu(device: str | None) -> bool:
+def _device(how: Recorder) -> str:
     from probes.subjects import detected_device
 
-    return detected_device(device) == "cpu"
+    return detected_device(how.device)
 
 
-def _weight_bytes(source: CheckpointSource) -> int:
+def _is_small(source: CheckpointSource) -> bool:
     folder = Path(source.base if source.adapters and source.base else source.folder(source.steps[-1]))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else SMALL_SUBJECT + 1
+    return folder.is_dir() and sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= SMALL_SUBJECT
 
 
 def _copy_adapters(source: CheckpointSource, run: RunDirectory) -> None:

@@ -211,10 +211,6 @@ class AdapterFolders:
         another._subject = copy.deepcopy(self._subject)
         return another
 
-    def in_double_precision(self) -> AdapterFolders:
-        """The same in float64, to measure the noise of scoring."""
-        return AdapterFolders(self.base, self.folders, "float64", "cpu")
-
 
 class WholeFolders:
     """:class:`probes.checkpoints.Subjects` of a folder with a whole model for each step (a stage may be an adapter with its base, too)."""
@@ -247,10 +243,6 @@ class WholeFolders:
     def copy(self) -> WholeFolders:
         """Another one, which reads its own."""
         return WholeFolders(self.folders, self._base, *self._how)
-
-    def in_double_precision(self) -> WholeFolders:
-        """The same in float64, to measure the noise of scoring."""
-        return WholeFolders(self.folders, self._base, "float64", "cpu")
 
 
 def _first_line(error: BaseException) -> str:

@@ -211,3 +211,17 @@ def test_options_are_checked(tmp_path: Path) -> None:
         recorded_run(str(tmp_path / "rows.jsonl"), ["politics"], None, True)
     asked = read_questions(["politics,ethics", "politics"])
     assert len(asked) == len(set(asked)) >= 24
+
+
+@pytest.mark.slow
+def test_half_precision_says_how_wrong_it_is(tmp_path: Path) -> None:
+    """Scored in bfloat16, the measured noise is that of bfloat16: far above float32's, and in the manifest."""
+    for step in (1, 2):
+        saved(tmp_path / "run" / f"checkpoint-{step}", step)
+    noise = []
+    for dtype in ("float32", "bfloat16"):
+        how = Recorder(Drawing(2, 6, 1), EveryCheckpoint(), dtype, device="cpu", workers=1)
+        run = record_checkpoints(checkpoints_in(tmp_path / "run"), QUESTIONS, tmp_path / dtype, how)
+        assert run.manifest.scoring["dtype"] == dtype
+        noise.append(run.manifest.scoring["noise_nats"])
+    assert 0 < 100 * noise[0] < noise[1] < 5
