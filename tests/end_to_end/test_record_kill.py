@@ -6,13 +6,11 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from agent.anchor_plan import AutomaticAnchors
 from agent.checkpoint_recording import Recorder, record_checkpoints
 from agent.checkpoint_source import checkpoints_in
 from agent.instrument import Drawing
-from agent.sampling_plan import EveryCheckpoint, SamplingPlan
+from agent.sampling_plan import SamplingPlan
 from probes.sampler import Question
 from tests.end_to_end.test_ray import QUESTIONS, checkpoints, contents
 
@@ -40,10 +38,9 @@ def killed(run: Path, out: Path, plan: SamplingPlan, after: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("plan", [EveryCheckpoint(), AutomaticAnchors()], ids=["every", "auto"])
-def test_killed_again_and_again_it_ends_in_the_same_files(plan: SamplingPlan, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_ends_in_the_same_files(tmp_path: Path) -> None:
     """Kill -9 at random moments of one recording, each start going on where the last one died: the files are as if undisturbed."""
-    run = checkpoints(tmp_path)
+    run, plan = checkpoints(tmp_path), AutomaticAnchors()
     recording(run, tmp_path / "first", plan)
     began = time.monotonic()
     recording(run, tmp_path / "straight", plan)
