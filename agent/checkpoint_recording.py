@@ -151,16 +151,17 @@ def _local(source: CheckpointSource, tokenizer: Any, questions: Sequence[Questio
     workers = how.workers or (cores if small else 1)
     with Checkpoints(source.subjects(how.dtype, how.device), workers, 1 if small or workers > 1 else cores) as checkpoints:
         yield LocalInstrument(checkpoints, tokenizer, questions, how.drawing)
-        for note in () if exact else checkpoints.notes:
+        for note in checkpoints.notes:
             how.note(note)
 
 
 def _more_exact(source: CheckpointSource, how: Recorder) -> Recorder | None:
     """How to score a few responses again to measure the noise: in float64, large subjects in float32; None where nothing is more exact."""
+    again = replace(how, workers=1, ray=None, note=lambda _: None)  # what was said once is not said again
     if _is_small(source):
         device = _device(how)
-        return replace(how, dtype="float64", device="cpu" if device == "mps" else device, workers=1, ray=None)
-    return replace(how, dtype="float32", workers=1, ray=None) if how.dtype != "float32" else None
+        return replace(again, dtype="float64", device="cpu" if device == "mps" else device)
+    return replace(again, dtype="float32") if how.dtype != "float32" else None
 
 
 @contextmanager
