@@ -22,7 +22,12 @@ MIN_LEG = 0.02
 """A step is skipped where the longer leg is shorter than this part of the longest one of the run."""
 MIN_NORM = 0.05
 """A normalised direction is known where the norm is at least this part of its maximum over the run."""
-LEG_THRESHOLDS = (0.02, 0.05, 0.1)
+LEG_THRESHOLDS = (0.4, 0.5, 0.6)
+"""A rotation lies where a leg is long.
+
+Late drift takes legs a quarter as long and turns all the time: with thresholds of .02 to .1 a turn of that drift was taken for the
+rotation of one of five organisms and hid that of another.
+"""
 WINDOWS = (0.05, 0.08, 0.12, 0.16)
 """Lengths of a leg as parts of the run; shorter ones see the noise of single steps (on the recorded organism at 3%)."""
 MIN_BEND = 0.25
@@ -254,7 +259,7 @@ def rotation(
     if not lengths:
         raise SampleError(f"expected at least 3 checkpoints, found {len(gram)}")
     settings = [(k, min_leg) for k in lengths for min_leg in min_legs]
-    bends = [bend for k, min_leg in settings if (bend := _bend(local_cosine(gram, k, min_leg), np.asarray(steps), k, min_leg)) is not None]
+    bends = [bend for k, min_leg in settings if (bend := _bend(gram, np.asarray(steps), k, min_leg)) is not None]
     if 2 * len(bends) < len(settings):
         return None
     places = np.array([bend.step for bend in bends])
@@ -262,13 +267,14 @@ def rotation(
     return Rotation(float(np.median(places)), float(places.min()), float(places.max()), cosine, tuple(bends), len(settings))
 
 
-def _bend(cosine: FloatArray, steps: npt.NDArray[np.int64], k: int, min_leg: float) -> Bend | None:
-    """The highest peak of the local cosine, if the curve comes down by `MIN_BEND`, and below `STRAIGHT`, on both sides of it."""
+def _bend(gram: FloatArray, steps: npt.NDArray[np.int64], k: int, min_leg: float) -> Bend | None:
+    """The highest local cosine where a leg is long, if the whole curve comes down by `MIN_BEND`, and below `STRAIGHT`, on both sides."""
+    cosine, long_legs = local_cosine(gram, k), np.isfinite(local_cosine(gram, k, min_leg))
     known = np.flatnonzero(np.isfinite(cosine))
-    if known.size < 3:
+    if known.size < 3 or not long_legs[known].any():
         return None
     values = cosine[known]
-    top = int(np.argmax(values))
+    top = int(np.argmax(np.where(long_legs[known], values, -np.inf)))
     foot = max(values[: top + 1].min(), values[top:].min())
     prominence = float(values[top] - foot)
     if prominence < MIN_BEND or foot > STRAIGHT:
