@@ -113,14 +113,15 @@ class Contrast:
             total: D, a number or an array.
 
         Returns:
-            1 - D without `posterior`, else the part estimated from all prompts (1 where s is 0).
+            1 - D without `posterior` and where pairs of responses from one anchor are too few to tell (under one for two responses), else
+            the part estimated from all prompts (1 where s is 0).
         """
-        return 1 - total if self.posterior is None else self._within_anchors
+        return 1 - total if self._within_anchors is None else self._within_anchors
 
     @cached_property
-    def _within_anchors(self) -> float:
+    def _within_anchors(self) -> float | None:
         if self.posterior is None:
-            raise AssertionError("asked for with a posterior only")
+            return None
         r, p = self.posterior, self.n_prompts
         deviation = self.weight * (self.s - np.bincount(self.prompt, weights=self.weight * self.s)[self.prompt])
         n, n_squared = sum_by(self.prompt, r, p), sum_by(self.prompt, r**2, p)
@@ -128,6 +129,8 @@ class Contrast:
         # products of different responses only: what one response adds to its anchor's sum by itself is noise
         between = (sum_by(self.prompt, shares, p) ** 2 - sum_by(self.prompt, shares**2, p)) * n
         pairs = n**2 - n_squared
+        if pairs.sum() < n.sum() / 2:
+            return None
         between = np.divide(between, pairs, out=np.zeros_like(between), where=pairs > 1e-9 * n**2)
         squared = np.bincount(self.prompt, weights=self.weight**2) * np.bincount(self.prompt, weights=self.weight * self.s**2)
         scale = float(squared.sum())
@@ -212,6 +215,12 @@ def mixture_log_probability(log_likelihood: np.ndarray, columns: np.ndarray) -> 
     return np.asarray(logsumexp(log_likelihood[:, columns], axis=1) - np.log(columns.size))
 
 
+def _two_sides(drawn_at: np.ndarray, left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether all was drawn at one checkpoint of either side: then the strata are the sides, and what lies within them is 1 - D exactly."""
+    anchors = np.unique(drawn_at)
+    return anchors.size == 2 and int(np.isin(anchors, left).sum()) == 1 and int(np.isin(anchors, right).sum()) == 1
+
+
 def likelihood_contrast(
     log_likelihood: np.ndarray,
     drawn_at: np.ndarray,
@@ -265,7 +274,7 @@ def likelihood_contrast(
         mean_weight_error=w.error[:, 0],
         n_unscored=usable.n_unscored,
         n_inside=np.bincount(code, weights=np.isin(drawn_at[rows], np.concatenate([left, right]))),
-        posterior=mixture.posterior(log_likelihood),
+        posterior=None if _two_sides(drawn_at[rows], left, right) else mixture.posterior(log_likelihood),
     )
 
 
