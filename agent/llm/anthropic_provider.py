@@ -51,9 +51,9 @@ class AnthropicProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
         """An open client."""
-        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+        from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
-        connections = DefaultAsyncHttpxClient(verify=tls(), event_hooks=self.pace.hooks)
+        connections = DefaultAioHttpClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncAnthropic(api_key=os.environ.get(KEY), timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:
@@ -63,9 +63,11 @@ class AnthropicProvider:
 
     async def _ask(self, client: AsyncAnthropic, request: Request) -> Answer:
         import anthropic
+        from anthropic.types import Message
 
         try:
-            message = await client.messages.create(**body(request, self.name))
+            # the body is JSON already: `post` sends it as it is, `create` walks through every field first
+            message = await client.post("/v1/messages", cast_to=Message, body=body(request, self.name))
         except anthropic.APIStatusError as error:
             raise self._fault(error.status_code, error.message) from None
         except anthropic.APIConnectionError as error:  # time-outs among them

@@ -157,7 +157,9 @@ class _Batch:
         for turn in range(PASSES):
             self.busy = {}
             queue = iter(waiting.items())
-            await asyncio.gather(*(self._work(line, queue) for _ in range(min(self.asker.in_flight, len(waiting)))))
+            # twice as many as are in flight: while one answer is put on disk, the next request is on its way
+            workers = min((2 if self.asker.at_once else 1) * self.asker.in_flight, len(waiting))
+            await asyncio.gather(*(self._work(line, queue) for _ in range(workers)))
             if self.fault is not None:
                 raise self.fault
             if not self.busy:
@@ -209,11 +211,15 @@ class _Batch:
         if not line.proven:
             async with line.first:
                 if not line.proven:
-                    await self._put(line, key, request)
+                    await self._keep(key, await self._put(line, key, request))
                     line.proven = True
                     return
         async with line.slots:
-            await self._put(line, key, request)
+            answer = await self._put(line, key, request)
+            if not self.asker.at_once:  # whoever reads answers from files counts them in order
+                await self._keep(key, answer)
+        if self.asker.at_once:
+            await self._keep(key, answer)
 
     async def _may(self, request: Request) -> bool:
         """Whether the budget allows it, once those on their way have shown what they cost."""
@@ -228,11 +234,11 @@ class _Batch:
             self._end(error)
         return False
 
-    async def _put(self, line: Line, key: str, request: Request) -> None:
+    async def _put(self, line: Line, key: str, request: Request) -> Answer | None:
         asker = self.asker
         answer: Answer | None = None
         if not await self._may(request):
-            return
+            return None
         try:
             answer = await line.ask(request)
         except BusyError as error:
@@ -251,10 +257,12 @@ class _Batch:
                 asker.after(asker, request, answer)
         if answer is not None:
             asker._unanswered = 0
-            await self._keep(key, answer)
+        return answer
 
-    async def _keep(self, key: str, answer: Answer) -> None:
+    async def _keep(self, key: str, answer: Answer | None) -> None:
         """On disk first: what is paid for must survive whatever happens next."""
+        if answer is None:
+            return
         if self.asker.store is not None:
             usage = {
                 "provider": self.asker.provider.id,

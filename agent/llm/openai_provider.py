@@ -83,9 +83,9 @@ class OpenAIProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Ask]:
         """An open client."""
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        connections = DefaultAsyncHttpxClient(verify=tls(), event_hooks=self.pace.hooks)
+        connections = DefaultAioHttpClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout, http_client=connections) as client:
 
             async def ask(request: Request) -> Answer:
@@ -118,12 +118,17 @@ class OpenAIProvider:
             return found
 
     async def _put(self, client: AsyncOpenAI, request: Request, way: Way) -> Answer:
+        from openai.types.chat import ChatCompletion
+        from openai.types.responses import Response
+
         length = "max_completion_tokens" if self.base_url is None else "max_tokens"
         came: Any
+        # the bodies are JSON already: `post` sends them as they are, `create` walks through every field first (a third of a call's time)
         if way.responses:
-            came = await client.responses.create(**responses_wire.body(request, self.name, way.logprobs))
+            came = await client.post("/responses", cast_to=Response, body=responses_wire.body(request, self.name, way.logprobs))
         else:
-            came = await client.chat.completions.create(**chat_wire.body(request, self.name, way.form, way.logprobs, length))
+            body = chat_wire.body(request, self.name, way.form, way.logprobs, length)
+            came = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
         try:
             return responses_wire.answer(came) if way.responses else chat_wire.answer(came)
         except (AttributeError, TypeError, IndexError):  # 200, and then something else: a gateway's page

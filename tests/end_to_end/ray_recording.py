@@ -39,10 +39,19 @@ def run(out: Path, words: list[str]) -> dict[str, object]:
         code = ended.code
     killer.join(timeout=10)
     ray.init(address=cluster.address, log_to_driver=False)
-    alive = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    alive = _alive()
+    for _ in range(300):  # the head notices a machine that says nothing any more after a while
+        if alive < 2:
+            break
+        time.sleep(0.1)
+        alive = _alive()
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]
     return {"code": code, "lost": lost == [True], "alive": alive}
+
+
+def _alive() -> int:
+    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
