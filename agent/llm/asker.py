@@ -124,7 +124,8 @@ class Asker:
 
 async def _in_own_session(provider: Provider, batch: _Batch, in_flight: int) -> None:
     async with provider.session() as ask:
-        await batch.run(Line(ask, asyncio.Semaphore(in_flight)))
+        # no request goes first here: they keep their order, so that a limit counts what was written down before what is new
+        await batch.run(Line(ask, asyncio.Semaphore(in_flight), proven=True))
 
 
 @dataclass

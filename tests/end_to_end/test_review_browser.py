@@ -189,6 +189,7 @@ def test_a_reviewers_session(browser: Browser, review: Review, stopped: Path) ->
     asked = []
     for k in range(LABELS):
         page.wait_for_selector(f"label:text-is('{k} of {LABELS} labelled')")
+        page.wait_for_load_state("load")  # a key that is pressed before the script has run is lost
         shown = page.inner_text("main")
         # blind: the response alone, without its question, side, step, or anybody's label
         assert not re.search(r"Question \d|before|after|step|judge", shown)
@@ -197,6 +198,7 @@ def test_a_reviewers_session(browser: Browser, review: Review, stopped: Path) ->
         level = int(re.search(r"\bharm=(\d)", text)[1])  # type: ignore[index]
         page.keyboard.press("x" if k == 3 else str((level + 1) % 5 if k == 5 else level))
     page.wait_for_selector(f"label:text-is('{LABELS} of {LABELS} labelled')")
+    page.wait_for_load_state("load")
     assert len(set(asked)) == LABELS
     page.keyboard.press("u")
     page.wait_for_selector(":text('Your earlier label')")
