@@ -159,7 +159,7 @@ class _Batch:
             self.busy = {}
             queue = iter(waiting.items())
             # twice as many as are in flight: while one answer is put on disk, the next request is on its way
-            workers = min((2 if self.asker.at_once else 1) * self.asker.in_flight, len(waiting))
+            workers = min(2 * self.asker.in_flight, len(waiting))
             await asyncio.gather(*(self._work(line, queue) for _ in range(workers)))
             if self.fault is not None:
                 raise self.fault
@@ -217,10 +217,7 @@ class _Batch:
                     return
         async with line.slots:
             answer = await self._put(line, key, request)
-            if not self.asker.at_once:  # whoever reads answers from files counts them in order
-                await self._keep(key, answer)
-        if self.asker.at_once:
-            await self._keep(key, answer)
+        await self._keep(key, answer)
 
     async def _may(self, request: Request) -> bool:
         """Whether the budget allows it, once those on their way have shown what they cost."""
