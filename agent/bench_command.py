@@ -71,9 +71,6 @@ def bench(
 
 def _keep(out: Path, card: dict[str, object], options: BenchOptions) -> None:
     from agent.bench_card import markdown
-    from tracing.whole_file import whole_file
+    from tracing.whole_file import whole_texts
 
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("scorecard.json", json.dumps(card, indent=1) + "\n"), ("scorecard.md", markdown(card))):
-        with whole_file(out / name) as file:
-            file.write(text.encode())
+    whole_texts(out, {"scorecard.json": json.dumps(card, indent=1) + "\n", "scorecard.md": markdown(card)})

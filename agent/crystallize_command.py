@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.command_answer import give_answer
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def crystallize(
       discover crystallize --counts probs.csv --json
     """  # noqa: D301
     from agent.crystallize_page import as_json as written
+    from agent.crystallize_page import page
     from probes.crystallization import crystallize as measure
 
     if not 0 < alpha < 1 or not 0 < cluster_distance < 1:
@@ -66,14 +68,7 @@ def crystallize(
     if null > 0:
         notes.append(_null(given, null, rng, alpha, cluster_distance))
     text = written(found, source, notes)
-    if out is not None:
-        _write(out, text, found, source, notes)
-    if as_json:
-        sys.stdout.write(text)
-        return
-    _show(found, notes)
-    if out is not None:
-        typer.echo(f"Page: {out / 'crystallization.html'}")
+    give_answer("crystallization", text, lambda: page(found, source, notes), lambda: _show(found, notes), out, as_json)
 
 
 def _choices(
@@ -139,15 +134,6 @@ def _null(given: ChoiceSet, n: int, rng: np.random.Generator, alpha: float, dist
         called += sum(bool(each.calls) for each in measure(shuffled, given.options, given.stages, rng, alpha, distance))
     total = n * len(given.subjects)
     return f"null: with stages exchanged at random, something was called in {called} of {total} copies ({called / total:.1%})"
-
-
-def _write(out: Path, text: str, found: tuple[Crystallization, ...], source: str, notes: list[str]) -> None:
-    from agent.crystallize_page import page
-    from tracing.whole_file import whole_file
-
-    for name, content in (("crystallization.json", text), ("crystallization.html", page(found, source, notes))):
-        with whole_file(out / name) as file:
-            file.write(content.encode())
 
 
 def _show(found: tuple[Crystallization, ...], notes: list[str]) -> None:

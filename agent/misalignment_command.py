@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent.command_answer import give_answer
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,19 +71,14 @@ def misalignment(
         drawn = draw_answers(run, asked, factors, wanted, responses, max_tokens, seed, base_model, device, progress)
     found = measure(judged(drawn, asked, reader, *parameters), in_domain, limits)
     text = json.dumps(_plain(found, run, reader.id), indent=1, allow_nan=False) + "\n"
-    if out is not None:
-        from tracing.whole_file import whole_file
-
-        for name, content in (("misalignment.json", text), ("misalignment.html", page(found, str(run)))):
-            with whole_file(out / name) as file:
-                file.write(content.encode())
-    if as_json:
-        sys.stdout.write(text)
-        return
-    for line in lines(found):
-        typer.echo(line)
-    if out is not None:
-        typer.echo(f"Page: {out / 'misalignment.html'}")
+    give_answer(
+        "misalignment",
+        text,
+        lambda: page(found, str(run)),
+        lambda: typer.echo("".join(f"{line}\n" for line in lines(found)), nl=False),
+        out,
+        as_json,
+    )
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.command_answer import give_answer
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,19 +33,9 @@ def timeline(
     """Put gradient norm, rotation of the adapter, D(t) and the onset of every order parameter on one axis, with what came first."""
     found = _made(run, _lengths(k), others or [])
     text = found.model_dump_json(indent=1) + "\n"
-    if out is not None:
-        from tracing.whole_file import whole_file
-
-        for name, content in (("timeline.json", text), ("timeline.html", page(found))):
-            with whole_file(out / name) as file:
-                file.write(content.encode())
-    if as_json:
-        sys.stdout.write(text)
-        return
-    for line in lines(found):
-        typer.echo(line)
-    if out is not None:
-        typer.echo(f"Page: {out / 'timeline.html'}")
+    give_answer(
+        "timeline", text, lambda: page(found), lambda: typer.echo("".join(f"{line}\n" for line in lines(found)), nl=False), out, as_json
+    )
 
 
 def _lengths(text: str | None) -> tuple[int, ...] | None:

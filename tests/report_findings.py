@@ -607,3 +607,13 @@ if __name__ == "__main__":
 
     for example, build in EXAMPLES.items():
         sys.stdout.write(f"{write_all(build(), Path(sys.argv[1]) / example).html}\n")
+
+
+def numbers_in(value: object) -> set[float]:
+    """Every number in nested plain data."""
+    if isinstance(value, bool) or value is None:
+        return set()
+    if isinstance(value, (int, float)):
+        return {float(value)}
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {found for entry in inner for found in numbers_in(entry)}

@@ -22,7 +22,7 @@ from agent.report.shown import number, shown
 from agent.report.terminal import plain
 from agent.report.visible import excerpt, is_hidden, one_line
 from tests.large_findings import large
-from tests.report_findings import ATTACKS, EXAMPLES, full
+from tests.report_findings import ATTACKS, EXAMPLES, full, numbers_in
 
 LOADING = {"iframe", "img", "object", "embed", "link", "base", "form", "audio", "video", "svg", "frame", "applet", "portal"}
 HIDDEN = "".join(map(chr, [0x202E, 0x202C, 0x2066, 0x2069, 0x200B, 0x200D, 0x1B, 0x07, 0x00]))
@@ -82,20 +82,10 @@ def pages(reports: dict[str, ReportPaths]) -> dict[str, Page]:
     return {name: Page(paths.html.read_text(encoding="utf-8")) for name, paths in reports.items()}
 
 
-def _numbers_in(value: object) -> set[float]:
-    """Every number in nested plain data."""
-    if isinstance(value, bool) or value is None:
-        return set()
-    if isinstance(value, (int, float)):
-        return {float(value)}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {found for entry in inner for found in _numbers_in(entry)}
-
-
 @pytest.mark.parametrize("name", ["full", "samples_only", "nothing"])
 def test_every_marked_number_of_the_page_is_in_findings_json(name: str, reports: dict[str, ReportPaths], pages: dict[str, Page]) -> None:
     """A number on the page stands in findings.json in full precision, and its text is that number rounded."""
-    known = _numbers_in(json.loads(reports[name].findings.read_bytes()))
+    known = numbers_in(json.loads(reports[name].findings.read_bytes()))
     assert len(pages[name].numbers) > 10
     for value, text in pages[name].numbers:
         assert value in known, text

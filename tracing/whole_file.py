@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +34,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def whole_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write several UTF-8 text files of a folder, each whole: file name -> content."""
+    for name, text in texts.items():
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
 
 
 def sync_folder(folder: Path) -> None:

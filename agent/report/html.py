@@ -56,15 +56,8 @@ def html_report(findings: Findings, review: ReviewView | None = None) -> str:
     scripts = [] if review else [static_script(name) for name in names]
     template = _environment().get_template("template.html")
     return template.render(
-        findings=findings,
-        rows=ranking.ranked(findings),
-        length=ranking.row(findings.length) if findings.length else None,
-        total=ranking.total(findings),
-        joint=ranking.joint(findings),
-        residual=ranking.residual(findings),
+        **_ranked_table(findings),
         axis=_axis(findings),
-        contrast=ranking.contrast_text(findings.contrast),
-        undetectable=ranking.undetectable_text(findings),
         missed=ranking.missed_text(findings),
         lag=ranking.lag_text(findings),
         flagged=ranking.flagged(findings),
@@ -91,16 +84,21 @@ def html_report(findings: Findings, review: ReviewView | None = None) -> str:
 def html_summary(findings: Findings) -> str:
     """The findings in a notebook's cell: sentences, ranked table, cautions; no script."""
     template = _environment().get_template("notebook.html")
-    return template.render(
-        findings=findings,
-        rows=ranking.ranked(findings),
-        length=ranking.row(findings.length) if findings.length else None,
-        total=ranking.total(findings),
-        joint=ranking.joint(findings),
-        residual=ranking.residual(findings),
-        contrast=ranking.contrast_text(findings.contrast),
-        undetectable=ranking.undetectable_text(findings),
-    )
+    return template.render(**_ranked_table(findings))
+
+
+def _ranked_table(findings: Findings) -> dict[str, Any]:
+    """What page and notebook both show."""
+    return {
+        "findings": findings,
+        "rows": ranking.ranked(findings),
+        "length": ranking.row(findings.length) if findings.length else None,
+        "total": ranking.total(findings),
+        "joint": ranking.joint(findings),
+        "residual": ranking.residual(findings),
+        "contrast": ranking.contrast_text(findings.contrast),
+        "undetectable": ranking.undetectable_text(findings),
+    }
 
 
 def html_label(view: LabelView) -> str:

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -15,7 +15,7 @@ from agent.config import make_config
 from agent.discovery import OUTPUTS, discover
 from agent.report import write_all
 from tests.end_to_end.chromium import Watched, chromium, violations
-from tests.report_findings import ATTACKS, EXAMPLES
+from tests.report_findings import ATTACKS, EXAMPLES, numbers_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -142,7 +142,7 @@ def test_every_number_equals_findings_json(browser: Browser, folder: Path, name:
     """Every decimal number that the page itself prints is marked with its value, and value and interval stand in findings.json."""
     seen = opened(browser, folder, name)
     plain = json.loads((folder / name / "findings.json").read_bytes())
-    known = _numbers_in(plain)
+    known = numbers_in(plain)
     printed = seen.page.evaluate(PRINTED)
     assert len(printed) > (60 if name != "hostile source" else 10)
     for text, value, interval in printed:
@@ -182,15 +182,6 @@ PRINTED = """
   return found;
 })()
 """
-
-
-def _numbers_in(value: Any) -> set[float]:
-    if isinstance(value, bool) or value is None:
-        return set()
-    if isinstance(value, (int, float)):
-        return {float(value)}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {found for entry in inner for found in _numbers_in(entry)}
 
 
 def _rounded_from(text: str, known: set[float]) -> bool:
