@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import logsumexp, xlogy
 
 from probes.errors import SampleError, ShapeError
-from probes.mixture import Mixture, contrast_floor, covered, sum_by, usable_rows
+from probes.mixture import Mixture, contrast_floor, covered, normalised, strata_of, sum_by, usable_rows, without_ratio_bias
 from probes.resampling import MIN_PROMPTS, Interval, jackknife, within_prompt_groups
 
 Kind = Literal["linear", "jensen_shannon", "total_variation"]
@@ -47,12 +47,43 @@ def dissimilarity(p: np.ndarray, q: np.ndarray, kind: Kind = "linear") -> np.nda
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """How the responses of a contrast were drawn.
+
+    Attributes:
+        weight: `(n,)` > 0, their weights `m(x)/q(x)` up to a factor for each prompt.
+        anchor: `(n,)` number of the anchor at which each was drawn.
+        posterior: `(n, n_anchors)` probability that each was drawn at each anchor (rows sum to 1).
+        a_side: Drawn at one checkpoint of either side, so that what lies within anchors is 1 - D exactly.
+    """
+
+    weight: np.ndarray
+    anchor: np.ndarray
+    posterior: np.ndarray
+    a_side: bool
+
+    def take(self, rows: np.ndarray) -> Drawn:
+        """Some of the responses."""
+        return Drawn(self.weight[rows], self.anchor[rows], self.posterior[rows], self.a_side)
+
+    def strata(self, prompt: np.ndarray) -> np.ndarray:
+        """`(n, n_anchors)`: `probes.mixture.strata_of`."""
+        return strata_of(self.anchor, self.posterior, prompt)
+
+    def weights(self, prompt: np.ndarray) -> np.ndarray:
+        """`(n,)` weights that sum to 1 within each prompt (codes `0..P-1`), freed of the bias that normalising brings."""
+        weight = self.weight / np.bincount(prompt, weights=self.weight)[prompt]
+        return without_ratio_bias(weight[:, None], prompt, self.strata(prompt))[:, 0]
+
+
+@dataclass(frozen=True)
 class Contrast:
     """Responses of a before/after contrast with what each says about the change.
 
     Attributes:
         s: `(n,)` in [-1, 1]; with likelihoods `(P_l-P_r)/(P_l+P_r)`, otherwise the side z: +1 before, -1 after.
-        weight: `(n,)` > 0, sums to 1 within each prompt: `m(x)/q(x)` with likelihoods, `1/(2 n_side)` otherwise.
+        weight: `(n,)` > 0, sums to 1 within each prompt: `m(x)/q(x)` with likelihoods (freed of the bias of normalising where `drawn` is
+            given), `1/(2 n_side)` otherwise.
         prompt: `(n,)` int codes `0..n_prompts-1`.
         likelihoods: Whether `s` is known from likelihoods.
         group: `(n,)` int codes of jackknife groups: the prompts, or parts of prompts when there are fewer than `MIN_PROMPTS`.
@@ -62,7 +93,7 @@ class Contrast:
             and its standard error; NaN without likelihoods.
         n_unscored: Responses left out because a log-probability that the contrast needs is missing.
         n_inside: `(n_prompts,)` responses drawn at the checkpoints that are compared; empty without likelihoods.
-        posterior: `(n, n_anchors)` probability that a response was drawn at each anchor (rows sum to 1); None: drawn a fixed number a side.
+        drawn: How the responses were drawn; None: a fixed number a side, or not known.
     """
 
     s: np.ndarray
@@ -76,7 +107,7 @@ class Contrast:
     mean_weight_error: np.ndarray = field(default_factory=lambda: np.empty(0))
     n_unscored: int = 0
     n_inside: np.ndarray = field(default_factory=lambda: np.empty(0))
-    posterior: np.ndarray | None = None
+    drawn: Drawn | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same responses."""
@@ -113,16 +144,16 @@ class Contrast:
             total: D, a number or an array.
 
         Returns:
-            1 - D without `posterior` and where pairs of responses from one anchor are too few to tell (under one for two responses), else
-            the part estimated from all prompts (1 where s is 0).
+            1 - D when drawn a fixed number a side and where pairs of responses from one anchor are too few to tell (under one for two
+            responses), else the part estimated from all prompts (1 where s is 0).
         """
         return 1 - total if self._within_anchors is None else self._within_anchors
 
     @cached_property
     def _within_anchors(self) -> float | None:
-        if self.posterior is None:
+        if self.drawn is None or self.drawn.a_side:
             return None
-        r, p = self.posterior, self.n_prompts
+        r, p = self.drawn.strata(self.prompt), self.n_prompts
         deviation = self.weight * (self.s - np.bincount(self.prompt, weights=self.weight * self.s)[self.prompt])
         n, n_squared = sum_by(self.prompt, r, p), sum_by(self.prompt, r**2, p)
         shares = r * deviation[:, None]
@@ -156,13 +187,15 @@ class Contrast:
             raise SampleError("expected responses on both sides of at least one prompt, found none")
         _, prompt = np.unique(self.prompt[rows], return_inverse=True)
         s, weight = self.s[rows], self.weight[rows]
-        if self.likelihoods:
+        drawn = None if self.drawn is None else self.drawn.take(rows)
+        if drawn is not None:
+            weight = drawn.weights(prompt)
+        elif self.likelihoods:
             weight = weight / np.bincount(prompt, weights=weight)[prompt]
         else:
             cell = prompt * 2 + (s < 0)
             weight = weight / (2 * np.bincount(cell, weights=weight)[cell])
-        posterior = None if self.posterior is None else self.posterior[rows]
-        return Contrast(s, weight, prompt, self.likelihoods, jackknife_groups(prompt, s), self.index[rows], posterior=posterior)
+        return Contrast(s, weight, prompt, self.likelihoods, jackknife_groups(prompt, s), self.index[rows], drawn=drawn)
 
     def mean(self, values: np.ndarray) -> float:
         """Weighted mean of `values (n,)` within prompts, then the plain mean over prompts."""
@@ -262,9 +295,15 @@ def likelihood_contrast(
     log_m = np.logaddexp(log_l, log_r) - np.log(2)
     w = mixture.weights(log_m[:, None])
     s = np.tanh((log_l - log_r) / 2)
+    drawn = Drawn(
+        normalised((log_m - mixture.log_q)[:, None], code)[:, 0],
+        np.searchsorted(mixture.anchors, drawn_at[rows]),
+        mixture.posterior(log_likelihood),
+        _two_sides(drawn_at[rows], left, right),
+    )
     return Contrast(
         s=s,
-        weight=_normalised(log_m - mixture.log_q, code),
+        weight=drawn.weights(code),
         prompt=code,
         likelihoods=True,
         group=jackknife_groups(code, s),
@@ -274,16 +313,8 @@ def likelihood_contrast(
         mean_weight_error=w.error[:, 0],
         n_unscored=usable.n_unscored,
         n_inside=np.bincount(code, weights=np.isin(drawn_at[rows], np.concatenate([left, right]))),
-        posterior=None if _two_sides(drawn_at[rows], left, right) else mixture.posterior(log_likelihood),
+        drawn=drawn,
     )
-
-
-def _normalised(log_raw: np.ndarray, code: np.ndarray) -> np.ndarray:
-    # relative to the largest of its prompt no weight is lost where anchors miss the windows by hundreds of nats (mean_weight says so)
-    top = np.full(int(code.max()) + 1, -np.inf)
-    np.maximum.at(top, code, log_raw)
-    weight = np.exp(log_raw - top[code])
-    return np.asarray(weight / np.bincount(code, weights=weight)[code])
 
 
 def total_change(contrast: Contrast, kind: Kind = "linear") -> Interval:

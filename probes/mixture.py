@@ -2,8 +2,9 @@
 
 Responses to a prompt drawn at anchor checkpoints a, n_a at each, are draws of `q(x) = sum_a n_a P_a(x) / sum_a n_a` (the balance
 heuristic). A response weighs `P(x)/q(x)` for any law P: a checkpoint (courses), the mean of two windows (contrasts, D at a split).
-Weights are normalised within prompt. What keeps them honest, per prompt and law: the effective sample size, and the mean unnormalised
-weight, which is 1 where the anchors cover the law; over all prompts: `Weights.covered`.
+Weights are normalised within prompt; for D and shares, which a few responses a prompt would make too large by a percent or two,
+they are freed of the bias of that ratio (`without_ratio_bias`). What keeps them honest, per prompt and law: the effective sample size,
+and the mean unnormalised weight, which is 1 where the anchors cover the law; over all prompts: `Weights.covered`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MOST_FAILING = 0.1
 """Part of the prompts that may fail the weight check by chance."""
 MANY_ENOUGH_FOR_ONE = 4
 """From this many prompts on one may fail."""
+ALONE = 1e-9
+"""Others of an anchor that are fewer than this are none."""
 
 
 def sum_by(prompt: np.ndarray, values: np.ndarray, n_prompts: int) -> np.ndarray:
@@ -35,6 +38,70 @@ def sum_by(prompt: np.ndarray, values: np.ndarray, n_prompts: int) -> np.ndarray
     indicator[prompt, np.arange(prompt.size)] = 1.0
     with one_blas_thread():
         return np.asarray(indicator @ values)
+
+
+def normalised(log_raw: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """Weights with logarithms `(n, k)` up to a constant, not NaN, made to sum to 1 within each prompt (codes `0..P-1`)."""
+    order, starts = _by_prompt(prompt)
+    # relative to the largest of its prompt no weight is lost where anchors miss a law by hundreds of nats (mean weights say so)
+    top = np.maximum.reduceat(log_raw[order], starts, axis=0)
+    weight = np.exp(log_raw - np.where(np.isfinite(top), top, 0.0)[prompt])
+    return np.asarray(weight / np.add.reduceat(weight[order], starts, axis=0)[prompt])
+
+
+def _by_prompt(prompt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the rows by prompt, and where in it each prompt starts."""
+    order = np.argsort(prompt, kind="stable")
+    return order, np.flatnonzero(np.diff(prompt[order], prepend=-1))
+
+
+def without_ratio_bias(weight: np.ndarray, prompt: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Normalised weights whose weighted means are biased by O(1/n^2) instead of O(1/n), whatever is averaged (ours).
+
+    `sum_i w_i h_i / sum_j w_j` divides every response by a total that it moves itself: what goes with large weights comes out too
+    small (Beale, Tin: the bias is minus a covariance within strata). Divided instead by the total in which the others of its anchor stand
+    for it, which does not depend on it and has the same mean, every summand is unbiased up to one common factor. To first order
+    that multiplies a normalised weight by `1 + w_i - (mean weight of the others of its anchor)`; then they are normalised again.
+    Equal weights stay as they are, and none becomes negative.
+
+    Args:
+        weight: `(n, k)` >= 0, sums to 1 within each prompt.
+        prompt: `(n,)` codes `0..P-1`.
+        strata: `(n, n_anchors)` rows sum to 1: see `strata_of`.
+
+    Returns:
+        `(n, k)` >= 0, sums to 1 within each prompt. A response without others of its anchor keeps its part.
+    """
+    out = np.empty_like(weight)
+    order, starts = _by_prompt(prompt)
+    with one_blas_thread():
+        for rows in np.split(order, starts[1:]):
+            w, r = weight[rows], strata[rows]
+            others = r.sum(axis=0) - r
+            lone = others < ALONE
+            part = np.where(lone, 0.0, r / np.where(lone, 1.0, others))
+            mean_of_others = part @ (r.T @ w) - (part * r).sum(axis=1, keepdims=True) * w + (r * lone).sum(axis=1, keepdims=True) * w
+            corrected = w * (1 + w - mean_of_others)
+            out[rows] = corrected / corrected.sum(axis=0)
+    return out
+
+
+def strata_of(anchor: np.ndarray, posterior: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """What each response was drawn from a fixed number of: its anchor, or its anchors as far as they can be told apart.
+
+    Args:
+        anchor: `(n,)` column of `posterior` at which each response was drawn.
+        posterior: `(n, n_anchors)` probability that each was drawn at each anchor.
+        prompt: `(n,)` codes `0..P-1`.
+
+    Returns:
+        `(n, n_anchors)`: 1 at its anchor in prompts with two responses or more at each of their anchors, else the posterior, by which
+        responses of several anchors that say the same stand for each other.
+    """
+    count = np.zeros((int(prompt.max()) + 1, posterior.shape[1]))
+    np.add.at(count, (prompt, anchor), 1.0)
+    certain = (anchor[:, None] == np.arange(posterior.shape[1])).astype(np.float64)
+    return np.where((count != 1).all(axis=1)[prompt, None], certain, posterior)
 
 
 def low_percentile(ess: np.ndarray) -> np.ndarray:
@@ -199,6 +266,10 @@ class Mixture:
     def posterior(self, log_likelihood: np.ndarray) -> np.ndarray:
         """`(n, k)` probability that each of the responses drawn was drawn at each anchor: `n_a P_a / sum_b n_b P_b`."""
         return np.asarray(np.exp(log_likelihood[:, self.anchors] + self.log_share[self.prompt] - self.log_q[:, None]))
+
+    def strata(self, log_likelihood: np.ndarray, drawn_at: np.ndarray) -> np.ndarray:
+        """`(n, k)` what the responses drawn were drawn from a fixed number of (see `strata_of`)."""
+        return strata_of(np.searchsorted(self.anchors, drawn_at), self.posterior(log_likelihood), self.prompt)
 
     def weights(self, log_target: np.ndarray) -> Weights:
         """Weights of the responses drawn for laws with log-probabilities `(n, k)` nats."""

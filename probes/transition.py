@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.errors import SampleError
-from probes.mixture import Mixture, Weights, contrast_floor, covered, sum_by, usable_rows, weights_of
+from probes.mixture import (
+    Mixture,
+    Weights,
+    contrast_floor,
+    covered,
+    normalised,
+    sum_by,
+    usable_rows,
+    weights_of,
+    without_ratio_bias,
+)
 from probes.resampling import Interval, jackknife
 
 PEAK_OVER_MEDIAN = 2.0
@@ -89,7 +99,7 @@ def transition_curve(
     if np.isfinite(log_likelihood).all():
         mixture = Mixture.of(log_likelihood, drawn_at, prompt)
         s, log_m = _both_windows(log_likelihood, window)
-        parts = [_at_splits(s, log_m - mixture.log_q[:, None], prompt, n_prompts)]
+        parts = [_at_splits(s, log_m - mixture.log_q[:, None], prompt, n_prompts, mixture.strata(log_likelihood, drawn_at))]
     else:
         parts = []
         for at in first_right:
@@ -118,10 +128,11 @@ def _both_windows(log_likelihood: np.ndarray, window: int) -> tuple[np.ndarray, 
         return np.where(total > 0, (left - right) / total, 0.0), np.log(total / 2) + top
 
 
-def _at_splits(s: np.ndarray, log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int) -> tuple[np.ndarray, Weights]:
-    weights = weights_of(log_raw, prompt, n_prompts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sum_by(prompt, weights.raw * s**2, n_prompts) / sum_by(prompt, weights.raw, n_prompts), weights
+def _at_splits(s: np.ndarray, log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int, strata: np.ndarray) -> tuple[np.ndarray, Weights]:
+    present, code = np.unique(prompt, return_inverse=True)
+    d = np.full((n_prompts, s.shape[1]), np.nan)
+    d[present] = sum_by(code, without_ratio_bias(normalised(log_raw, code), code, strata) * s**2, present.size)
+    return d, weights_of(log_raw, prompt, n_prompts)
 
 
 def _at_one_split(
@@ -133,7 +144,8 @@ def _at_one_split(
         return nothing.copy(), Weights(np.zeros((prompt.size, 1)), prompt, np.zeros((n_prompts, 1)), nothing, nothing)
     mixture = Mixture.of(log_likelihood[rows], drawn_at[rows], prompt[rows])
     s, log_m = _both_windows(log_likelihood[np.ix_(rows, columns)], columns.size // 2)
-    return _at_splits(s, log_m - mixture.log_q[:, None], prompt[rows], n_prompts)
+    strata = mixture.strata(log_likelihood[rows], drawn_at[rows])
+    return _at_splits(s, log_m - mixture.log_q[:, None], prompt[rows], n_prompts, strata)
 
 
 def windows_to_scan(n_steps: int) -> list[int]:

@@ -216,16 +216,23 @@ TABLES = np.array([[8, 6, 4, 2], [7, 5, 5, 3], [5, 5, 5, 5], [3, 4, 6, 7], [2, 3
 @pytest.mark.parametrize("anchors", [[0, 4], [2], [0, 2, 4], [0, 1, 2, 3, 4]])
 @pytest.mark.parametrize(("left", "right"), [([0], [4]), ([0, 1], [3, 4]), ([1], [2])])
 def test_a_sample_in_exact_proportion_gives_the_exact_change(anchors: list[int], left: list[int], right: list[int]) -> None:
-    """Balance-heuristic weights are an identity: with every outcome drawn exactly n P_a times, D and the mean weight are exact."""
+    """Balance-heuristic weights are an identity: with every outcome drawn exactly n P_a times, D and the mean weight are exact.
+
+    The weights that D is read with differ from them by what chance, which is absent here, would have cost: 1/n of D at the most.
+    """
     log_likelihood, _, drawn_at = _exact_sample(TABLES, anchors, 20)
     contrast = likelihood_contrast(log_likelihood, drawn_at, np.zeros(drawn_at.size, dtype=int), np.array(left), np.array(right))
     p, q = TABLES[left].mean(axis=0), TABLES[right].mean(axis=0)
+    assert contrast.drawn is not None
+    plain = contrast.drawn.weight / contrast.drawn.weight.sum()
     for kind in KINDS:
-        assert contrast.mean(pointwise(contrast.s, kind)) == pytest.approx(float(dissimilarity(p, q, kind)), abs=1e-12)
+        exact = float(dissimilarity(p, q, kind))
+        assert plain @ pointwise(contrast.s, kind) == pytest.approx(exact, abs=1e-12)
+        assert contrast.mean(pointwise(contrast.s, kind)) == pytest.approx(exact, rel=1 / drawn_at.size)
     assert contrast.mean_weight == pytest.approx([1.0], abs=1e-12)
-    assert contrast.mean(contrast.s) == pytest.approx(0.0, abs=1e-12)
+    assert plain @ contrast.s == pytest.approx(0.0, abs=1e-12)
     assert contrast.weight.sum() == pytest.approx(1.0, abs=1e-12)
-    assert contrast.ess == pytest.approx([1 / np.sum(contrast.weight**2)])
+    assert contrast.ess == pytest.approx([1 / np.sum(plain**2)])
 
 
 def test_responses_drawn_in_the_two_windows_all_weigh_the_same() -> None:

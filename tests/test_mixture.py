@@ -6,7 +6,7 @@ import pytest
 from probes.anchor_calibration import anchor_calibration
 from probes.dissimilarity import likelihood_contrast
 from probes.errors import SampleError
-from probes.mixture import MIN_ESS, Mixture, covered, usable_rows
+from probes.mixture import MIN_ESS, Mixture, covered, normalised, strata_of, usable_rows, without_ratio_bias
 from probes.synthetic import PlantedRun, draw, logistic_course, planted_run
 from probes.trajectory import course, step_weights
 from probes.transition import find_transitions, transition_curve
@@ -175,3 +175,59 @@ def test_a_single_anchor_cannot_be_calibrated(rng: np.random.Generator) -> None:
     found = anchor_calibration(np.full((6, 3), -2.0), np.array([0, 0, 0, 2, 2, 2]), np.zeros(6, dtype=int))
     assert np.isnan(found.slope)
     assert not found.off
+
+
+# ---- the bias of normalised weights
+
+
+def _many_redraws(n_each: int, n_redraws: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Redraws of a prompt at three anchors, each a prompt of its own: what is averaged, prompts, weights, anchors, the exact mean."""
+    rng = np.random.default_rng(4)
+    tables = rng.dirichlet(np.full(30, 0.3), size=4)  # three anchors, then a law that none of them is
+    tables[3] += tables[:3].mean(axis=0)
+    tables[3] /= tables[3].sum()
+    ratio = tables[3] / tables[:3].mean(axis=0)
+    outcome = np.concatenate([rng.choice(30, (n_redraws, n_each), p=tables[a]) for a in range(3)], axis=1).ravel()
+    prompt, anchor = np.repeat(np.arange(n_redraws), 3 * n_each), np.tile(np.repeat(np.arange(3), n_each), n_redraws)
+    large = ratio > 1
+    return large[outcome], prompt, normalised(np.log(ratio[outcome])[:, None], prompt), anchor, float(tables[3][large].sum())
+
+
+@pytest.mark.parametrize("certain", [1.0, 0.7])
+def test_means_under_corrected_weights_are_nearer_to_the_truth(certain: float) -> None:
+    """Ten responses at each of three anchors, 3000 redraws: of what normalising costs on average a third is left at most.
+
+    The same where anchors are told apart with a probability only.
+    """
+    value, prompt, weight, anchor, exact = _many_redraws(10)
+    strata = certain * (anchor[:, None] == np.arange(3)) + (1 - certain) / 3
+    plain, freed = (float(w[:, 0] @ value) / 3000 for w in (weight, without_ratio_bias(weight, prompt, strata)))
+    assert plain < exact - 0.01
+    assert abs(freed - exact) < (exact - plain) / 3
+
+
+def test_equal_weights_need_no_correction_and_none_becomes_negative(rng: np.random.Generator) -> None:
+    """Drawn in the windows themselves, weights stay what they are; any weights stay >= 0 and sum to 1 within prompt."""
+    prompt, anchor = np.repeat(np.arange(5), 6), np.tile([0, 0, 0, 1, 1, 2], 5)
+    posterior = rng.dirichlet(np.ones(3), size=30)
+    strata = strata_of(anchor, posterior, prompt)
+    assert strata == pytest.approx(posterior)  # the third anchor has one response
+    equal = np.full((30, 1), 1 / 6)
+    assert without_ratio_bias(equal, prompt, strata) == pytest.approx(equal, abs=1e-15)
+    uneven = normalised(rng.normal(scale=20.0, size=(30, 4)), prompt)
+    for parts in (strata, (anchor[:, None] == np.arange(3)).astype(float)):
+        corrected = without_ratio_bias(uneven, prompt, parts)
+        assert corrected.min() >= 0
+        assert np.array([np.bincount(prompt, weights=w) for w in corrected.T]) == pytest.approx(np.ones((4, 5)), abs=1e-12)
+
+
+def test_part_of_a_contrast_is_freed_of_its_own_bias(rng: np.random.Generator) -> None:
+    """Half of the responses weigh what they would, had only they been drawn: the correction is that of as many as there are."""
+    run = _run(rng)
+    sample = draw(run, [0, 14, 30], 6, rng)
+    left, right = np.arange(8, 14), np.arange(14, 20)
+    whole = likelihood_contrast(sample.log_likelihood, sample.drawn_at, sample.prompt, left, right)
+    half = np.arange(0, sample.prompt.size, 2)
+    rows = (sample.log_likelihood[half], sample.drawn_at[half], sample.prompt[half])
+    anew = likelihood_contrast(*rows, left, right)
+    assert whole.take(half).weight == pytest.approx(anew.weight, rel=1e-9)
