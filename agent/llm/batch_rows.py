@@ -62,9 +62,7 @@ def read_row(line: str) -> Row:
 def _anthropic(name: str, result: dict[str, Any]) -> Row:
     kind = result["type"]
     if kind == "succeeded":
-        from anthropic.types import Message
-
-        return Row(name, "answered", messages_wire.answer(Message.construct(**result["message"])))
+        return Row(name, "answered", messages_wire.answer(result["message"]))
     if kind == "errored":
         error = result["error"].get("error", result["error"])
         return _not_answered(name, error["type"] in _REJECTED_KINDS, str(error.get("message", error["type"])))
@@ -81,9 +79,7 @@ def _openai(name: str, row: dict[str, Any]) -> Row:
         return Row(name, "failed", reason=in_one_line(str(error["message"] or error["code"]), None))
     body, status = response["body"], int(response["status_code"])
     if status == 200:
-        from openai.types.chat import ChatCompletion
-
-        return Row(name, "answered", chat_wire.answer(ChatCompletion.construct(**body)))
+        return Row(name, "answered", chat_wire.answer(body))
     fault = body.get("error") or {}
     return _not_answered(name, status in REJECTED, str(fault.get("message") or status))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from agent.llm.protocol import Alternative, Answer, Request, Stop
+from agent.llm.protocol import Alternative, Answer, Request, Stop, counted, worded
 
 TOP = 20
 """Alternatives asked for at each token: the most the API gives."""
@@ -32,27 +32,29 @@ def body(request: Request, name: str, form: Form = "json_schema", logprobs: bool
     return out | ({"logprobs": True, "top_logprobs": TOP} if logprobs else {})
 
 
-def answer(completion: Any) -> Answer:
-    """A completion of the SDK as an answer.
+def answer(completion: Mapping[str, Any]) -> Answer:
+    """A completion, as its JSON, as an answer.
 
     Raises:
-        AttributeError, TypeError, IndexError: It is no completion.
+        AttributeError, TypeError, IndexError, KeyError: It is no completion.
     """
-    choice, usage = completion.choices[0], completion.usage
-    refused = bool(getattr(choice.message, "refusal", None)) or choice.finish_reason == "content_filter"
-    stop: Stop = "refused" if refused else "truncated" if choice.finish_reason == "length" else "end"
-    details = getattr(usage, "prompt_tokens_details", None)
-    given, made = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-    cached = getattr(details, "cached_tokens", None) or 0
-    return Answer(choice.message.content or "", stop, given, made, cached, around_level(getattr(choice.logprobs, "content", None) or []))
+    choice, usage = completion["choices"][0], completion.get("usage")
+    message, why = choice["message"], choice.get("finish_reason")
+    refused = bool(message.get("refusal")) or why == "content_filter"
+    stop: Stop = "refused" if refused else "truncated" if why == "length" else "end"
+    given, made = counted(usage, "prompt_tokens"), counted(usage, "completion_tokens")
+    cached = counted((usage or {}).get("prompt_tokens_details"), "cached_tokens")
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    return Answer(worded(message.get("content")), stop, given, made, cached, around_level(tokens))
 
 
-def around_level(tokens: Iterable[Any]) -> tuple[Alternative, ...]:
+def around_level(tokens: Iterable[Mapping[str, Any]]) -> tuple[Alternative, ...]:
     """Alternatives of the tokens up to the first digit: all that is needed for a level, a hundredth of what was sent."""
     places: list[Alternative] = []
     for place in tokens:
-        places.append(Alternative(place.token, {}))
-        if any(c.isdigit() for c in place.token):
-            places[-1] = Alternative(place.token, {a.token: a.logprob for a in place.top_logprobs or []})
+        token = place["token"]
+        places.append(Alternative(token, {}))
+        if any(c.isdigit() for c in token):
+            places[-1] = Alternative(token, {a["token"]: a["logprob"] for a in place.get("top_logprobs") or []})
             break
     return tuple(places)

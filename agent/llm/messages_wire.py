@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from agent.llm.protocol import Answer, Request, Stop
+from agent.llm.protocol import Answer, Request, Stop, counted, worded
 
 
 def body(request: Request, name: str) -> dict[str, Any]:
@@ -28,15 +29,15 @@ def _messages(request: Request) -> list[dict[str, Any]]:
     return [{"role": "user", "content": blocks}, *({"role": roles[k % 2], "content": text} for k, text in enumerate(later))]
 
 
-def answer(message: Any) -> Answer:
-    """A message of the SDK as an answer.
+def answer(message: Mapping[str, Any]) -> Answer:
+    """A message, as its JSON, as an answer.
 
     Raises:
-        AttributeError, TypeError: It is no message.
+        AttributeError, TypeError, KeyError: It is no message.
     """
-    text = "".join(block.text for block in message.content if block.type == "text")
+    text = "".join(worded(block["text"]) for block in message["content"] if block["type"] == "text")
     stops: dict[str, Stop] = {"refusal": "refused", "max_tokens": "truncated", "model_context_window_exceeded": "truncated"}
-    usage = message.usage
-    cached = usage.cache_read_input_tokens or 0
-    whole = usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0)
-    return Answer(text, stops.get(message.stop_reason or "", "end"), whole, usage.output_tokens, cached)
+    usage = message["usage"]
+    cached = counted(usage, "cache_read_input_tokens")
+    whole = usage["input_tokens"] + cached + counted(usage, "cache_creation_input_tokens")
+    return Answer(text, stops.get(message.get("stop_reason") or "", "end"), whole, usage["output_tokens"], cached)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -114,7 +114,8 @@ class Answer:
 
     def as_json(self) -> str:
         """For the store."""
-        return json.dumps(asdict(self), ensure_ascii=True)
+        plain = vars(self) | {"alternatives": [vars(place) for place in self.alternatives]}
+        return json.dumps(plain, ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> Answer:
@@ -122,6 +123,22 @@ class Answer:
         fields = json.loads(text)
         fields["alternatives"] = tuple(Alternative(**a) for a in fields["alternatives"])
         return cls(**fields)
+
+
+def worded(value: object) -> str:
+    """Text of a provider's JSON, empty for null.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return value or ""
+
+
+def counted(usage: Mapping[str, Any] | None, name: str) -> int:
+    """Tokens that a provider's JSON says were used; 0 where it says nothing."""
+    return int((usage or {}).get(name) or 0)
 
 
 Ask = Callable[[Request], Awaitable[Answer]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from agent.llm.chat_wire import TOP, around_level
-from agent.llm.protocol import Answer, Request, Stop
+from agent.llm.protocol import Answer, Request, Stop, counted, worded
 
 
 def body(request: Request, name: str, logprobs: bool = True) -> dict[str, Any]:
@@ -23,23 +24,24 @@ def body(request: Request, name: str, logprobs: bool = True) -> dict[str, Any]:
     return out | ({"include": ["message.output_text.logprobs"], "top_logprobs": TOP} if logprobs else {})
 
 
-def answer(response: Any) -> Answer:
-    """A response of the SDK as an answer.
+def answer(response: Mapping[str, Any]) -> Answer:
+    """A response, as its JSON, as an answer.
 
     Raises:
-        AttributeError, TypeError, IndexError: It is no response, or one that failed.
+        AttributeError, TypeError, KeyError: It is no response, or one that failed.
     """
-    parts = [part for item in response.output if item.type == "message" for part in item.content]
-    texts = [part for part in parts if part.type == "output_text"]
-    why = getattr(response.incomplete_details, "reason", None)
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    texts = [part for part in parts if part["type"] == "output_text"]
+    why, status = (response.get("incomplete_details") or {}).get("reason"), response.get("status")
     stop: Stop = "end"
     if len(texts) < len(parts) or why == "content_filter":
         stop = "refused"
-    elif response.status == "incomplete":
+    elif status == "incomplete":
         stop = "truncated"
-    elif response.status != "completed":
-        raise TypeError(f"a response that is {response.status}")
-    usage = response.usage
-    given, made, cached = (usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens) if usage else (0, 0, 0)
-    around = around_level(token for text in texts for token in text.logprobs or [])
-    return Answer("".join(text.text for text in texts), stop, given, made, cached or 0, around)
+    elif status != "completed":
+        raise TypeError(f"a response that is {status}")
+    usage = response.get("usage")
+    cached = counted((usage or {}).get("input_tokens_details"), "cached_tokens")
+    around = around_level(token for text in texts for token in text.get("logprobs") or [])
+    whole = "".join(worded(text["text"]) for text in texts)
+    return Answer(whole, stop, counted(usage, "input_tokens"), counted(usage, "output_tokens"), cached, around)
