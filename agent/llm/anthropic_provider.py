@@ -12,7 +12,7 @@ from agent.errors import ConfigError, ProviderError
 from agent.llm.messages_wire import answer, body
 from agent.llm.pace import Pace
 from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
-from agent.llm.transport import tls
+from agent.llm.transport import settle, tls
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -53,6 +53,7 @@ class AnthropicProvider:
         """An open client."""
         from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
+        settle()
         connections = DefaultAioHttpClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncAnthropic(api_key=os.environ.get(KEY), timeout=self.timeout, http_client=connections) as client:
 
@@ -65,8 +66,11 @@ class AnthropicProvider:
         import anthropic
 
         try:
-            # JSON both ways: `create` and the SDK's types walk through every field, a third of a call's time
-            message: Any = await client.post("/v1/messages", cast_to=object, body=body(request, self.name))
+            # JSON both ways: `create` and the SDK's types walk through every field, a third of a call's time. A whole address: the
+            # SDK takes another tenth to put one together
+            message: Any = await client.post(
+                str(client.base_url).rstrip("/") + "/v1/messages", cast_to=object, body=body(request, self.name)
+            )
         except anthropic.APIStatusError as error:
             raise self._fault(error.status_code, error.message) from None
         except anthropic.APIConnectionError as error:  # time-outs among them

@@ -158,8 +158,8 @@ class _Batch:
         for turn in range(PASSES):
             self.busy = {}
             queue = iter(waiting.items())
-            # twice as many as are in flight: while one answer is put on disk, the next request is on its way
-            workers = min(2 * self.asker.in_flight, len(waiting))
+            # more than may be in flight: while answers are put on disk, the next requests are on their way
+            workers = min(4 * self.asker.in_flight, len(waiting))
             await asyncio.gather(*(self._work(line, queue) for _ in range(workers)))
             if self.fault is not None:
                 raise self.fault

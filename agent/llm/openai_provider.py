@@ -17,7 +17,7 @@ from agent.errors import ConfigError, ProviderError
 from agent.llm import chat_wire, responses_wire
 from agent.llm.pace import Pace
 from agent.llm.protocol import Answer, Ask, BusyError, RejectedError, Request, in_one_line, too_long
-from agent.llm.transport import tls
+from agent.llm.transport import settle, tls
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -85,6 +85,7 @@ class OpenAIProvider:
         """An open client."""
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
+        settle()
         connections = DefaultAioHttpClient(verify=tls(), event_hooks=self.pace.hooks)
         async with AsyncOpenAI(api_key=self._key, base_url=self.base_url, timeout=self.timeout, http_client=connections) as client:
 
@@ -120,12 +121,14 @@ class OpenAIProvider:
     async def _put(self, client: AsyncOpenAI, request: Request, way: Way) -> Answer:
         length = "max_completion_tokens" if self.base_url is None else "max_tokens"
         came: Any
-        # JSON both ways: `create` and the SDK's types walk through every field, a third of a call's time
+        # JSON both ways: `create` and the SDK's types walk through every field, a third of a call's time. A whole address: the SDK
+        # takes another tenth to put one together
+        root = str(client.base_url).rstrip("/")
         if way.responses:
-            came = await client.post("/responses", cast_to=object, body=responses_wire.body(request, self.name, way.logprobs))
+            came = await client.post(f"{root}/responses", cast_to=object, body=responses_wire.body(request, self.name, way.logprobs))
         else:
             body = chat_wire.body(request, self.name, way.form, way.logprobs, length)
-            came = await client.post("/chat/completions", cast_to=object, body=body)
+            came = await client.post(f"{root}/chat/completions", cast_to=object, body=body)
         try:
             return responses_wire.answer(came) if way.responses else chat_wire.answer(came)
         except (AttributeError, TypeError, IndexError, KeyError):  # 200, and then something else: a gateway's page

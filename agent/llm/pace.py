@@ -84,5 +84,7 @@ class Pace:
             await asyncio.sleep(left)
 
     async def _hear(self, response: Any) -> None:
+        if response.status_code not in TURNED_AWAY and not any(b"ratelimit" in name.lower() for name, _ in response.headers.raw):
+            return
         wait = wait_of(response.status_code, response.headers, datetime.now(UTC))
         self._not_before = max(self._not_before, time.monotonic() + wait)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Any
 
 REPLY = '{"level": 1, "quote": "", "cannot_tell": false}'
 MESSAGE = {
@@ -30,30 +31,46 @@ COMPLETION = {
 }
 
 
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+
+def reply(body: dict[str, Any]) -> bytes:
+    """What is sent back, written once: the server's own work must not count as the asker's."""
+    text = json.dumps(body).encode()
+    return HEAD % len(text) + text
+
+
+class Talk(asyncio.Protocol):
+    """One connection: each request is answered `latency` seconds after its last byte came."""
+
+    def __init__(self, latency: float, replies: dict[bytes, bytes]) -> None:
+        self.latency, self.replies, self.came = latency, replies, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Where answers go."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """One request after the other; the next comes after the answer."""
+        self.came += data
+        head, ended, body = self.came.partition(b"\r\n\r\n")
+        if not ended:
+            return
+        length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length"))
+        if len(body) < length:
+            return
+        self.came = body[length:]
+        answer = self.replies.get(head.split(b" ", 2)[1], self.replies[b""])
+        asyncio.get_running_loop().call_later(self.latency, self.transport.write, answer)
+
+
 async def serve(latency: float) -> None:
     """Until killed."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await _head(reader):
-            path = head.split(" ", 2)[1]
-            length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
-            await reader.readexactly(length)
-            await asyncio.sleep(latency)
-            body = json.dumps(MESSAGE if path == "/v1/messages" else COMPLETION).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(talk, "127.0.0.1", 0, backlog=1024)
+    replies = {b"/v1/messages": reply(MESSAGE), b"": reply(COMPLETION)}
+    server = await asyncio.get_running_loop().create_server(lambda: Talk(latency, replies), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
-
-
-async def _head(reader: asyncio.StreamReader) -> str:
-    try:
-        return (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return ""
 
 
 if __name__ == "__main__":
