@@ -56,15 +56,15 @@ class Template:
         """
         values = values or {}
         given = {**values, **more}
-        faults = {
-            "missing": self.variables - set(given),
-            "unused": set(given) - self.variables,
-            "given twice": set(values) & set(more),
-        }
-        wrong = "; ".join(f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names)
-        if wrong:
-            raise TemplateVariableError(f"template {self.name}: {wrong} (it uses: {', '.join(sorted(self.variables)) or 'nothing'})")
+        if given.keys() != self.variables or values.keys() & more.keys():
+            raise TemplateVariableError(self._wrong(values, more))
         return _VARIABLE.sub(lambda match: given[match.group(1)], self.text)
+
+    def _wrong(self, values: Mapping[str, str], more: Mapping[str, str]) -> str:
+        given = set(values) | set(more)
+        faults = {"missing": self.variables - given, "unused": given - self.variables, "given twice": set(values) & set(more)}
+        wrong = "; ".join(f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names)
+        return f"template {self.name}: {wrong} (it uses: {', '.join(sorted(self.variables)) or 'nothing'})"
 
 
 def load(name: str, folder: Path = FOLDER) -> Template:

@@ -216,6 +216,7 @@ class _Batch:
                     line.proven = True
                     return
         async with line.slots:
+            await line.leave()
             answer = await self._put(line, key, request)
         await self._keep(key, answer)
 

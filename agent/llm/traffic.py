@@ -15,6 +15,8 @@ from typing import Any
 
 from agent.llm.protocol import Answer, Ask, Provider
 
+GENTLY = 0.001
+"""Seconds between requests, less than an SDK needs for one. Sent at once, their answers would come at once too, and wait for each other."""
 LINGER = 0.3
 """Seconds the connections stay open when nobody waits."""
 
@@ -36,6 +38,14 @@ class Line:
     first: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked: dict[str, asyncio.Future[Answer | None]] = field(default_factory=dict)
     proven: bool = False
+    _free_at: float = 0.0
+
+    async def leave(self) -> None:
+        """Wait for one's turn."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(now, self._free_at + GENTLY)
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
 
 
 Job = Callable[[Line], Awaitable[None]]
