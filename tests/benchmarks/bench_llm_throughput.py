@@ -122,6 +122,7 @@ def run(quick: bool) -> Section:
             f"Responses of {N_WORDS} words through the real SDKs to a local server in a process of its own; every answer is on disk "
             "(flushed) before it counts. Fastest of three. A killed run goes on from kept replies where it had not read them, from kept "
             f"judgements otherwise. Load average of the machine while measured: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; "
-            "the SDK takes about 1 ms of a processor for each call, and requests leave at least 1 ms apart (all at once, their answers come at once and wait for each other: 90%)."
+            "the SDK takes about 1 ms of a processor for each call, and requests leave at least 1 ms "
+            "apart (all at once, their answers come at once and wait for each other: 90%)."
         ],
     )
