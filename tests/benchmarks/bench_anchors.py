@@ -71,30 +71,30 @@ class Redraws:
         return np.asarray(np.sqrt(self.share_error.var(axis=0, ddof=1) / independent + self.share_error_of_truth**2))
 
 
-def draws(cell: np.ndarray, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows of `n` redraws of `PER_ANCHOR` responses from each cell `(n_pool,)`: the pool is dealt out, then dealt out anew."""
+def draws(cell: np.ndarray, n: int, rng: np.random.Generator, per_cell: int = PER_ANCHOR) -> Iterator[np.ndarray]:
+    """Rows of `n` redraws of so many responses from each cell `(n_pool,)`: the pool is dealt out, then dealt out anew."""
     members = [np.flatnonzero(cell == each) for each in np.unique(cell)]
-    hands = min(map(len, members)) // PER_ANCHOR
+    hands = min(map(len, members)) // per_cell
     for k in range(n):
         if k % hands == 0:
             dealt = [rng.permutation(each) for each in members]
-        yield np.concatenate([each[k % hands * PER_ANCHOR :][:PER_ANCHOR] for each in dealt])
+        yield np.concatenate([each[k % hands * per_cell :][:per_cell] for each in dealt])
 
 
 def redraw(of: World, n_redraws: int) -> Redraws:
     """Draw 3 responses per prompt and anchor from the pool again and again, and compare with the reference."""
     rng = np.random.default_rng([91, of.seed])
     everything = np.arange(of.reference.prompt.size)
-    d_true, share = _found(of, of.reference, of.reference_labels, everything)
+    d_true, share = shares(of, of.reference, of.reference_labels, everything)
     part = np.empty(everything.size, dtype=np.int64)
-    cell = _cells(of.reference)
+    cell = cells(of.reference)
     for each in np.unique(cell):
         rows = np.flatnonzero(cell == each)
         part[rows] = rng.permutation(np.arange(rows.size) % PARTS)
-    of_parts = [_found(of, of.reference, of.reference_labels, np.flatnonzero(part == k)) for k in range(PARTS)]
+    of_parts = [shares(of, of.reference, of.reference_labels, np.flatnonzero(part == k)) for k in range(PARTS)]
     highest = _highest(of, of.near, np.arange(of.near.prompt.size))
     found = []
-    for rows in draws(_cells(of.pool), n_redraws, rng):
+    for rows in draws(cells(of.pool), n_redraws, rng):
         contrast = of.contrast(of.pool, rows)
         d = total_change(contrast)
         parts = [explained(contrast, [label[rows]]).share_interval for label in of.pool_labels]
@@ -110,7 +110,7 @@ def redraw(of: World, n_redraws: int) -> Redraws:
         )
     share_error, share_covered, d_off, d_covered, peak_off, rate_error, rate_covered = (np.array(x) for x in zip(*found, strict=True))
     own, every = _rate_noise(of)
-    _, of_pool = _found(of, of.pool, of.pool_labels, np.arange(of.pool.prompt.size))
+    _, of_pool = shares(of, of.pool, of.pool_labels, np.arange(of.pool.prompt.size))
     return Redraws(
         share,
         np.std([s for _, s in of_parts], axis=0, ddof=1) / np.sqrt(PARTS),
@@ -127,12 +127,12 @@ def redraw(of: World, n_redraws: int) -> Redraws:
     )
 
 
-def _cells(drawn: Block) -> np.ndarray:
+def cells(drawn: Block) -> np.ndarray:
     """Number of the prompt and checkpoint of each response."""
     return np.asarray(drawn.drawn_at * (int(drawn.prompt.max()) + 1) + drawn.prompt)
 
 
-def _found(of: World, drawn: Block, labels: np.ndarray, rows: np.ndarray) -> tuple[float, np.ndarray]:
+def shares(of: World, drawn: Block, labels: np.ndarray, rows: np.ndarray) -> tuple[float, np.ndarray]:
     """D, and the share of each label `(n_labels,)`."""
     contrast = of.contrast(drawn, rows)
     parts = [explained(contrast, [label[rows]]) for label in labels]
@@ -193,7 +193,7 @@ def _row(of: World, steps: Sequence[int], found: Redraws, name: str) -> list[str
     cells = [
         f"{found.share[k]:.3f}",
         f"{error.mean():+.4f} ± {found.bias_error[k]:.4f}",
-        f"{_rmse(error):.4f}",
+        f"{rmse_of(error):.4f}",
         f"{100 * found.share_covered[:, k].mean():.0f}%",
     ]
     rated = [""] * 4
@@ -201,8 +201,8 @@ def _row(of: World, steps: Sequence[int], found: Redraws, name: str) -> list[str
         at = RATED.index(name)
         covered = found.rate_covered[:, at]  # over redraws and checkpoints
         rated = [
-            f"{_rmse(found.rate_rmse[at]):.4f}",
-            f"{_rmse(found.rate_rmse_every[at]):.4f}",
+            f"{rmse_of(found.rate_rmse[at]):.4f}",
+            f"{rmse_of(found.rate_rmse_every[at]):.4f}",
             f"{100 * np.nanmean(covered):.0f}%",
             f"{100 * np.isnan(covered).mean():.0f}%",
         ]
@@ -210,7 +210,8 @@ def _row(of: World, steps: Sequence[int], found: Redraws, name: str) -> list[str
     return [str(of.seed), anchors, str(of.stops_at), name, *cells, *rated]
 
 
-def _rmse(values: np.ndarray) -> float:
+def rmse_of(values: np.ndarray) -> float:
+    """Root of the mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
 
 
@@ -255,9 +256,9 @@ def _bar(worlds: Sequence[World], found: Sequence[Redraws]) -> str:
         ),
         (rmse <= 0.04, f"RMSE at most .04 (largest of an organism {rmse:.4f})"),
         (
-            _rmse(d) <= 0.06,
-            f"D at its peak within 6% (RMSE {100 * _rmse(d):.1f}%, bias {100 * d.mean():+.1f}%, {100 * np.mean(np.abs(d) <= 0.06):.0f}% of "
-            "redraws)",
+            rmse_of(d) <= 0.06,
+            f"D at its peak within 6% (RMSE {100 * rmse_of(d):.1f}%, bias {100 * d.mean():+.1f}%, "
+            f"{100 * np.mean(np.abs(d) <= 0.06):.0f}% of redraws)",
         ),
         (near >= 0.9, f"peak within one checkpoint in 90% ({100 * near:.1f}%)"),
         (bool((rate < every).all()), f"rates along the run nearer than all of every's responses ({rate.mean():.4f}, {every.mean():.4f})"),
