@@ -309,7 +309,8 @@ def confirm_half(contrast: Contrast, seed: int) -> np.ndarray:
     """`(n,)` bool: the random half on which acceptance is decided.
 
     Within prompt below `MANY_PROMPTS` prompts, by prompt from there on. A prompt with a single response on a side cannot be
-    divided and goes whole to one half.
+    divided and goes whole to one half. Responses drawn at several anchors are dealt out anchor by anchor, so that either half was drawn at
+    each of them as the whole was.
     """
     rng = np.random.default_rng([seed, 1])
     out = np.zeros(contrast.s.size, dtype=bool)
@@ -322,6 +323,10 @@ def confirm_half(contrast: Contrast, seed: int) -> np.ndarray:
             continue
         for cell in cells:
             shuffled = rng.permutation(cell)
+            if contrast.drawn is not None:
+                dealt = shuffled[np.argsort(contrast.drawn.anchor[shuffled], kind="stable")]
+                out[dealt[int(rng.integers(2)) :: 2]] = True
+                continue
             # the odd response falls to either half by chance
             out[shuffled[: (cell.size + int(rng.integers(2))) // 2]] = True
     for k in rng.permutation(len(whole))[: len(whole) // 2]:

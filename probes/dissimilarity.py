@@ -26,6 +26,8 @@ from probes.resampling import MIN_PROMPTS, Interval, jackknife, within_prompt_gr
 
 Kind = Literal["linear", "jensen_shannon", "total_variation"]
 N_WITHIN_GROUPS = 20
+LEAST_WITH_PAIRS = 0.25
+"""Part of an anchor's responses that are not its only one to their prompt, from which on pairs speak for all of them."""
 
 
 def pointwise(s: np.ndarray, kind: Kind = "linear") -> np.ndarray:
@@ -62,9 +64,20 @@ class Drawn:
     posterior: np.ndarray
     a_side: bool
 
-    def take(self, rows: np.ndarray) -> Drawn:
-        """Some of the responses."""
-        return Drawn(self.weight[rows], self.anchor[rows], self.posterior[rows], self.a_side)
+    def take(self, rows: np.ndarray, prompt: np.ndarray) -> Drawn:
+        """Some of the responses, chosen without looking at them, weighed as if only they had been drawn: `q` is that of their numbers.
+
+        Args:
+            rows: `(k,)` ints.
+            prompt: `(n,)` codes `0..P-1` of all.
+        """
+        shape = (int(prompt.max()) + 1, self.posterior.shape[1])
+        before, after = np.zeros(shape), np.zeros(shape)
+        np.add.at(before, (prompt, self.anchor), 1.0)
+        np.add.at(after, (prompt[rows], self.anchor[rows]), 1.0)
+        left = self.posterior[rows] * np.divide(after, before, out=np.zeros(shape), where=before > 0)[prompt[rows]]
+        density = left.sum(axis=1)  # that of the fewer responses over that of all
+        return Drawn(self.weight[rows] / density, self.anchor[rows], left / density[:, None], self.a_side)
 
     def strata(self, prompt: np.ndarray) -> np.ndarray:
         """`(n, n_anchors)`: `probes.mixture.strata_of`."""
@@ -74,6 +87,31 @@ class Drawn:
         """`(n,)` weights that sum to 1 within each prompt (codes `0..P-1`), freed of the bias that normalising brings."""
         weight = self.weight / np.bincount(prompt, weights=self.weight)[prompt]
         return without_ratio_bias(weight[:, None], prompt, self.strata(prompt))[:, 0]
+
+    def between(self, values: np.ndarray, prompt: np.ndarray) -> float | None:
+        """What lies between anchors of a sum of squares: `sum_a n_a (mean of values (n,) at a)^2`, over all prompts, by pairs of responses.
+
+        Products of different responses only: what one response adds to its anchor's sum by itself is noise. An anchor that has one
+        response to some prompts (a half of three) is taken there for what it is where it has more. Where that is too little the
+        posterior says which responses go together; None where that too leaves pairs for less than one in two responses.
+        """
+        certain = (self.anchor[:, None] == np.arange(self.posterior.shape[1])).astype(np.float64)
+        products, pairs, n = _pairs(certain, values, prompt)
+        with_pairs = np.where(pairs > 0, n, 0.0).sum(axis=0)
+        if (with_pairs >= LEAST_WITH_PAIRS * n.sum(axis=0)).all():
+            squares = np.divide(products * n, pairs, out=np.zeros_like(n), where=pairs > 0).sum(axis=0)
+            return float(np.sum(squares * np.divide(n.sum(axis=0), with_pairs, out=np.zeros_like(squares), where=with_pairs > 0)))
+        products, pairs, n = _pairs(self.posterior, values, prompt)
+        if pairs.sum() < n.sum() / 2:
+            return None
+        return float(np.divide(products * n, pairs, out=np.zeros_like(n), where=pairs > 1e-9 * n**2).sum())
+
+
+def _pairs(strata: np.ndarray, values: np.ndarray, prompt: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By prompt and stratum, `(n_prompts, k)`: sum of products of the values of different responses, number of such pairs, responses."""
+    p, shares = int(prompt.max()) + 1, strata * values[:, None]
+    n = sum_by(prompt, strata, p)
+    return sum_by(prompt, shares, p) ** 2 - sum_by(prompt, shares**2, p), n**2 - sum_by(prompt, strata**2, p), n
 
 
 @dataclass(frozen=True)
@@ -153,19 +191,13 @@ class Contrast:
     def _within_anchors(self) -> float | None:
         if self.drawn is None or self.drawn.a_side:
             return None
-        r, p = self.drawn.strata(self.prompt), self.n_prompts
         deviation = self.weight * (self.s - np.bincount(self.prompt, weights=self.weight * self.s)[self.prompt])
-        n, n_squared = sum_by(self.prompt, r, p), sum_by(self.prompt, r**2, p)
-        shares = r * deviation[:, None]
-        # products of different responses only: what one response adds to its anchor's sum by itself is noise
-        between = (sum_by(self.prompt, shares, p) ** 2 - sum_by(self.prompt, shares**2, p)) * n
-        pairs = n**2 - n_squared
-        if pairs.sum() < n.sum() / 2:
+        between = self.drawn.between(deviation, self.prompt)
+        if between is None:
             return None
-        between = np.divide(between, pairs, out=np.zeros_like(between), where=pairs > 1e-9 * n**2)
         squared = np.bincount(self.prompt, weights=self.weight**2) * np.bincount(self.prompt, weights=self.weight * self.s**2)
         scale = float(squared.sum())
-        return float(np.sum(deviation**2) - between.sum()) / scale if scale > 0 else 1.0
+        return (float(np.sum(deviation**2)) - between) / scale if scale > 0 else 1.0
 
     def balance(self) -> Interval:
         """`E_m[s|q]`, which is 0 for both halves of m weigh the same, mean over prompts with its interval; only with likelihoods."""
@@ -187,7 +219,7 @@ class Contrast:
             raise SampleError("expected responses on both sides of at least one prompt, found none")
         _, prompt = np.unique(self.prompt[rows], return_inverse=True)
         s, weight = self.s[rows], self.weight[rows]
-        drawn = None if self.drawn is None else self.drawn.take(rows)
+        drawn = None if self.drawn is None else self.drawn.take(rows, self.prompt)
         if drawn is not None:
             weight = drawn.weights(prompt)
         elif self.likelihoods:

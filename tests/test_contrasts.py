@@ -10,8 +10,9 @@ import pytest
 from agent.config import make_config
 from agent.contrasts import MANY_PROMPTS, ContrastSpec, build_contrast, choose_contrast, confirm_half, detect, drawn_columns, shown_steps
 from agent.errors import ContrastError
-from probes.dissimilarity import total_change
-from probes.synthetic import draw, exact_change, logistic_course, planted_run
+from probes.dissimilarity import likelihood_contrast, total_change
+from probes.explained_share import explained
+from probes.synthetic import contrast_of, draw, exact_change, logistic_course, planted_run
 from tests.planted_recordings import planted, recording_of
 from tracing import Recording, Responses
 
@@ -296,6 +297,38 @@ def test_below_forty_prompts_every_prompt_is_divided(likelihoods: bool) -> None:
     n, kept = np.bincount(cell), np.bincount(cell, weights=half)
     n, kept = n[n > 0], kept[n > 0]
     assert (np.abs(kept - n / 2) <= 0.5).all()
+
+
+def test_a_half_is_drawn_at_every_anchor_as_the_whole_was() -> None:
+    """Of the responses to a prompt at an anchor half go either way, the odd one by turns, so that an anchor's odd ones do not add up."""
+    run = planted_run(np.random.default_rng(5), n_prompts=12, effects=[1.0], course=COURSE)
+    sample = draw(run, [0, 8, 12, 16, 23], 3, np.random.default_rng(6))
+    contrast = likelihood_contrast(sample.log_likelihood, sample.drawn_at, sample.prompt, np.arange(6, 12), np.arange(12, 18))
+    half = confirm_half(contrast, 0)
+    cell = sample.prompt * len(COURSE) + sample.drawn_at
+    kept = np.bincount(cell, weights=half)[np.unique(cell)]
+    assert set(kept) == {1.0, 2.0}
+    assert set(np.bincount(sample.prompt, weights=half)) == {7.0, 8.0}
+
+
+@pytest.mark.slow
+def test_shares_on_the_confirm_half_are_unbiased() -> None:
+    """Five responses a side, a large change: over 40 redraws the share on the half is exact within .01 plus 2 errors.
+
+    Split without regard to where a response was drawn the half would not have a fixed number of each side, and its share be .09 too small.
+    """
+    rng = np.random.default_rng(7)
+    run = planted_run(rng, n_prompts=24, effects=[2.0, 1.0], hidden=0.7)
+    exact = exact_change(run, [0], [1], run.labels[[0]]) / exact_change(run, [0], [1])
+    found = []
+    for seed in range(40):
+        sample = draw(run, [0, 1], 5, rng)
+        contrast = contrast_of(sample, [0], [1], likelihoods=True)
+        rows = contrast.complete(confirm_half(contrast, seed))
+        part = explained(contrast.take(rows), [sample.labels_of(run)[0][rows]])
+        found.append(part.change / part.total)
+    assert exact > 0.7
+    assert abs(np.mean(found) - exact) < 0.01 + 2 * np.std(found) / np.sqrt(40)
 
 
 def test_from_forty_prompts_on_whole_prompts_are_dealt_out() -> None:

@@ -118,7 +118,7 @@ def test_racing_gives_up_what_shows_nothing_and_changes_nothing_about_what_is_ac
         given_up = finding(part, name)
         assert (given_up.verdict, given_up.p_value, given_up.share.estimate) == ("rejected", None, None)
         assert given_up.reason.startswith("given up after ")
-        assert given_up.share.n % BATCH == 0
+        assert given_up.share.n % BATCH == 0 or given_up.share.n == 12 * 30  # after a full batch, or after what was left of the half
         assert given_up.share.n <= 12 * 30
     lines = {t.name: t for t in part.tests}
     assert set(lines) == {t.name for t in whole.tests}
