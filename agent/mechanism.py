@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.records import Estimate, MechanismRecord
+from agent.records import Estimate, MechanismRecord, RepeatedRecord
 from probes.errors import SampleError
 from probes.lora import comp_score, gram_of_b, leg_lengths, local_cosine, normalised, norms, rotation, trajectory_pca
+from probes.repeated_runs import cross_grams, mean_cosine, rotation_over_runs
 from tracing.adapters import Adapters, read_adapters
 from tracing.errors import AdaptersError
 
@@ -62,6 +63,42 @@ def trajectory_record(adapters: Adapters, ks: Sequence[int] | None = None) -> Me
         rotation=_place(gram, adapters.steps, ks),
         rotation_normalised=_place(directions, adapters.steps, ks),
     )
+
+
+def repeated_record(folders: Sequence[Path], ks: Sequence[int] | None = None) -> RepeatedRecord:
+    """Where the adapters of runs with the same start and other documents turn on average.
+
+    Raises:
+        AdaptersError: A folder holds no adapters, or runs differ in steps, modules or the adapter they start from.
+        SampleError: Too few runs or checkpoints.
+    """
+    read = [read_adapters(folder) for folder in folders]
+    first = read[0]
+    for folder, other in zip(folders[1:], read[1:], strict=True):
+        _check_repeats(str(folders[0]), first, str(folder), other)
+    cross = cross_grams([[(f.a, f.b, f.scale) for f in each.modules.values()] for each in read])
+    found = rotation_over_runs(cross, first.steps, ks)
+    n = len(read)
+    return RepeatedRecord(
+        runs=tuple(str(folder) for folder in folders),
+        steps=first.steps,
+        cosine=_plain(mean_cosine(cross, ks).estimate),
+        rotation=None if found is None else Estimate(estimate=found.step, low=found.low, high=found.high, n=n, note="over runs"),
+        prominence=None if found is None else Estimate(estimate=found.prominence, low=found.prominence_low, n=n),
+    )
+
+
+def _check_repeats(first_name: str, first: Adapters, name: str, other: Adapters) -> None:
+    if other.steps != first.steps or list(other.modules) != list(first.modules):
+        raise AdaptersError(
+            f"{name}: expected the {len(first.steps)} steps and {len(first.modules)} module(s) of {first_name}, "
+            f"found {len(other.steps)} steps and {len(other.modules)} module(s) or others of the same number"
+        )
+    if any(not np.array_equal(first.modules[m].a[0], other.modules[m].a[0]) for m in first.modules):
+        raise AdaptersError(
+            f"{name}: expected the adapter that {first_name} starts from (the same initial A), found another: paths from other starts have "
+            "no common mean; train again with the same seed of the adapter and other documents"
+        )
 
 
 def comp_scores(folders: Sequence[Path]) -> dict[tuple[str, str], dict[str, float]]:

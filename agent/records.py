@@ -243,6 +243,7 @@ class Timeline(Record):
         order: What moved before what, for every pair.
         training: What the trainer logged.
         mechanism: How the adapter moved.
+        repeated: How the adapters of repeated runs moved on average.
         transition: D(t*) and its peak.
         courses: Accepted order parameters along the run.
         comp: Comp scores with other runs' last adapters: "first | second" -> module -> score.
@@ -256,6 +257,7 @@ class Timeline(Record):
     order: tuple[OrderRecord, ...]
     training: TrainingTraceRecord | None
     mechanism: MechanismRecord | None
+    repeated: RepeatedRecord | None = None
     transition: TransitionRecord | None
     courses: tuple[CourseRecord, ...]
     comp: dict[str, dict[str, float]] = {}
@@ -388,6 +390,24 @@ class MechanismRecord(Record):
     warning: str
     rotation: Estimate | None
     rotation_normalised: Estimate | None
+
+
+class RepeatedRecord(Record):
+    """Where the adapters of repeated runs turn on average (:mod:`probes.repeated_runs`).
+
+    Attributes:
+        runs: Folders: the same start, other documents.
+        steps: Optimizer steps of the adapters.
+        cosine: Local cosine of the mean path at each step, free of noise, averaged over leg lengths; None where the mean hardly moves.
+        rotation: Its place with a confidence interval over runs. None: the mean path turns nowhere significantly.
+        prominence: By how much the local cosine stands out there, with its lower limit.
+    """
+
+    runs: tuple[str, ...]
+    steps: tuple[int, ...]
+    cosine: tuple[float | None, ...]
+    rotation: Estimate | None
+    prominence: Estimate | None
 
 
 class BoundRecord(Record):

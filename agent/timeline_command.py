@@ -12,7 +12,7 @@ from agent.command_answer import give_answer
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.records import Timeline
+    from agent.records import RepeatedRecord, Timeline
 
 EXAMPLES = """
 \b
@@ -20,6 +20,7 @@ Examples:
   discover timeline runs/organism
   discover timeline runs/organism --out figures --k 2,5,10
   discover timeline runs/seed-0/adapters --with runs/seed-1 --json
+  discover timeline runs/a --again runs/b --again runs/c --again runs/d
 """
 
 
@@ -27,11 +28,14 @@ def timeline(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A discovery's folder, a run directory, or a folder of adapters.")],
     k: Annotated[str | None, typer.Option("--k", metavar="2,5,…", help="Leg lengths of the local cosine, in checkpoints.")] = None,
     others: Annotated[list[Path] | None, typer.Option("--with", metavar="RUN", help="Comp score with this run's last adapter.")] = None,
+    again: Annotated[
+        list[Path] | None, typer.Option("--again", metavar="RUN", help="The same training, same start, other documents (3 or more).")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write timeline.json and timeline.html there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Put gradient norm, rotation of the adapter, D(t) and the onset of every order parameter on one axis, with what came first."""
-    found = _made(run, _lengths(k), others or [])
+    found = _made(run, _lengths(k), others or [], again or [])
     text = found.model_dump_json(indent=1) + "\n"
     give_answer(
         "timeline", text, lambda: page(found), lambda: typer.echo("".join(f"{line}\n" for line in lines(found)), nl=False), out, as_json
@@ -47,12 +51,12 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _made(run: Path, ks: tuple[int, ...] | None, others: list[Path]) -> Timeline:
-    from agent.mechanism import comp_scores, mechanism_record
+def _made(run: Path, ks: tuple[int, ...] | None, others: list[Path], again: list[Path]) -> Timeline:
+    from agent.mechanism import comp_scores, mechanism_record, repeated_record
     from agent.report import read_findings
     from agent.report.findings_file import FILE_NAME
     from agent.report.timeline_figure import timeline_of
-    from agent.timeline import timeline_without_findings
+    from agent.timeline import timeline_without_findings, with_repeats
 
     if not run.is_dir():
         raise ConfigError(f"timeline {run}: expected a folder, found {'a file' if run.exists() else 'nothing'}")
@@ -65,6 +69,9 @@ def _made(run: Path, ks: tuple[int, ...] | None, others: list[Path]) -> Timeline
             )
     else:
         found = timeline_without_findings(run, ks)
+    if again:
+        adapters = Path(found.source) if (run / FILE_NAME).is_file() else run
+        found = with_repeats(found, repeated_record([adapters, *again], ks))
     if not others:
         return found
     scores = comp_scores([run, *others])
@@ -94,10 +101,25 @@ def lines(found: Timeline) -> list[str]:
             out.append("The adapter turns nowhere that stands out.")
         else:
             out.append("The rotation's limits are its range over leg lengths and thresholds: one run has no sampling error.")
+            if found.repeated is None:
+                out.append("One run cannot tell a turn from a stop that leaves the optimizer's noise: --again RUN (3 or more) can.")
+    if found.repeated is not None:
+        out.append(_repeats(found.repeated))
     for pair_name, modules in found.comp.items():
         for module, score in modules.items():
             out.append(f"comp {score:.2f}  {one_line(pair_name, 120)}  {one_line(module, 60)}")
     return [*out, *(f"Note: {one_line(note, 300)}" for note in found.notes)]
+
+
+def _repeats(found: RepeatedRecord) -> str:
+    n, place, prominence = len(found.runs), found.rotation, found.prominence
+    if place is None or place.estimate is None or prominence is None or prominence.estimate is None:
+        return f"The mean path of {n} runs turns nowhere significantly."
+    cosine = found.cosine[found.steps.index(int(place.estimate))]
+    return (
+        f"The mean path of {n} runs, free of the optimizer's noise, turns at local cosine {cosine:.2f}, {prominence.estimate:.2f} above "
+        "where it is straighter on both sides; the limits of its place are a 95% interval over runs."
+    )
 
 
 def page(found: Timeline) -> str:

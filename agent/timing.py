@@ -45,7 +45,7 @@ def transition_record(work: Workbench) -> TransitionRecord | None:
         prominence=estimate_of(found.ratio, n),
         reason=found.reason,
         grad_norm_peak=None if peak is None else peak.estimate,
-        lag_from_grad_norm=_lag(peak, step) if found.found and peak is not None else None,
+        lag_from_grad_norm=lag_of(peak, step) if found.found and peak is not None else None,
         ess_fifth_percentile=None if weights is None else float(np.percentile(weights.ess, 5)),
         weight_check_failures=0 if weights is None else int(weights.failed.sum()),
         weight_checks=0 if weights is None else int(weights.failed.size),
@@ -106,11 +106,11 @@ def _order_of(first: Place, second: Place, n: int) -> OrderRecord:
         difference = (second.place.estimate or 0.0) - (first.place.estimate or 0.0)
         lag = estimate_of(jackknife(difference, second.loo - first.loo), n)
     else:
-        lag = _lag(first.place, second.place)
+        lag = lag_of(first.place, second.place)
     return OrderRecord(first=first.name, second=second.name, lag=lag, settled=lag.low is not None and lag.low > 0)
 
 
-def _lag(first: Estimate, second: Estimate) -> Estimate:
+def lag_of(first: Estimate, second: Estimate) -> Estimate:
     """Second minus first for two independent places: the limits add in squares (Zou & Donner 2008)."""
     a, b = first, second
     if a.estimate is None or b.estimate is None:

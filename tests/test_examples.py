@@ -10,12 +10,13 @@ from agent.llm.scripted import Script
 from probes.organism_rules import LEVELS, harm_rule
 from probes.rules import levels
 from tests.examples.__main__ import STUDIES
-from tests.examples.chart import Panel, Series, chart
+from tests.examples.chart import RIGHT, WIDTH, Panel, Series, chart
 from tests.examples.judge_study import script
 from tests.examples.sensitivity_study import Pool, mixed, plant, true_changes
 from tracing import load
 
 ROOT = Path(__file__).resolve().parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_chart_is_valid_svg_and_the_same_bytes() -> None:
@@ -26,9 +27,53 @@ def test_a_chart_is_valid_svg_and_the_same_bytes() -> None:
     ]
     drawn = chart([Panel("Title", series, "x", marks=[(10, "here")], x_log=True), Panel("Other", [Series("c", [0, 1], [2, 2])])])
     root = ElementTree.fromstring(drawn)
-    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    texts = [element.text for element in root.iter(f"{SVG}text")]
     assert {"Title", "Other", "<a> & b", "here"} <= set(texts)
     assert drawn == chart([Panel("Title", series, "x", marks=[(10, "here")], x_log=True), Panel("Other", [Series("c", [0, 1], [2, 2])])])
+
+
+def boxes(drawn: str) -> list[tuple[str, float, float, float, float]]:
+    """Every text of a chart with the rectangle it takes: left, right, top, bottom (a letter is about .55 of its size wide)."""
+    found = []
+    for element in ElementTree.fromstring(drawn).iter(f"{SVG}text"):
+        size, text = float(element.get("font-size", "12")), element.text or ""
+        x, y, wide = float(element.get("x", "0")), float(element.get("y", "0")), 0.55 * size * len(text)
+        left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[element.get("text-anchor", "start")] * wide
+        found.append((text, left, left + wide, y - 0.8 * size, y + 0.2 * size))
+    return found
+
+
+def laid_over(drawn: str) -> list[tuple[str, str]]:
+    """Pairs of texts that lie over each other."""
+    texts = boxes(drawn)
+    return [
+        (a[0], b[0]) for k, a in enumerate(texts) for b in texts[k + 1 :] if a[1] < b[2] and b[1] < a[2] and a[3] < b[4] and b[3] < a[4]
+    ]
+
+
+def test_words_of_marks_side_by_side_can_be_read() -> None:
+    """Marks at almost the same step have their words below each other, above every curve and inside the figure."""
+    x, y = [0.0, 60.0, 120.0], [0.0, 1.0, 0.2]
+    for places in ((30.0, 31.0, 32.0), (118.0, 119.0, 120.0)):
+        marks = list(zip(places, ("peak of D", "gradient norm", "rotation"), strict=True))
+        drawn = chart([Panel("Title", [Series("D", x, y)], marks=marks), Panel("Other", [Series("D", x, y)], "step")])
+        assert laid_over(drawn) == []
+        words = [box for box in boxes(drawn) if box[0] in {text for _, text in marks}]
+        assert len(words) == 3
+        assert max(right for _, _, right, _, _ in words) < WIDTH - RIGHT
+        root = ElementTree.fromstring(drawn)
+        curve = next(root.iter(f"{SVG}polyline")).get("points", "")
+        assert min(float(point.split(",")[1]) for point in curve.split()) >= max(bottom for *_, bottom in words)
+
+
+def test_panels_with_one_range_have_one_axis() -> None:
+    """A mark lies at the same place in both panels though their curves begin and end at other steps."""
+    panels = [
+        Panel("a", [Series("a", [20.0, 90.0], [0.0, 1.0])], marks=[(40.0, "here")], x_range=(0.0, 120.0)),
+        Panel("b", [Series("b", [0.0, 120.0], [0.0, 1.0])], marks=[(40.0, "there")], x_range=(0.0, 120.0)),
+    ]
+    left = {text: at for text, at, *_ in boxes(chart(panels))}
+    assert left["here"] == left["there"]
 
 
 def test_a_scripted_judge_reads_the_exact_rule(tmp_path: Path) -> None:

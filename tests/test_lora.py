@@ -251,6 +251,17 @@ def test_a_noisy_straight_path_has_no_rotation(rng: np.random.Generator) -> None
     assert found == 0
 
 
+def test_an_optimizers_noise_has_no_rotation(rng: np.random.Generator) -> None:
+    """Walks with Adam's momentum (beta1 = .9, two steps a checkpoint), as of training that learns nothing, turn nowhere in 50 draws."""
+    found = 0
+    for _ in range(50):
+        kicks, moment = rng.normal(size=(122, 64)), np.zeros((122, 64))
+        for t in range(1, 122):
+            moment[t] = 0.9 * moment[t - 1] + 0.1 * kicks[t]
+        found += rotation(_gram(np.cumsum(moment, axis=0)[::2]), range(61)) is not None
+    assert found == 0
+
+
 def test_rotation_refuses_what_does_not_fit() -> None:
     """Steps and trajectory of different length, and runs too short for any leg, are clear errors."""
     with pytest.raises(ShapeError, match="3 steps and 61"):

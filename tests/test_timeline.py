@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.errors import ConfigError
-from agent.mechanism import comp_scores, mechanism_record
+from agent.mechanism import comp_scores, mechanism_record, repeated_record
 from agent.records import Estimate, EventRecord, MechanismRecord, Timeline
 from agent.report.timeline_figure import PANELS, report_timeline, timeline_figure, timeline_of
-from agent.timeline_command import page
+from agent.timeline_command import lines, page
+from probes.errors import SampleError
 from tests.report_findings import full
 from tracing.adapters import WEIGHTS
 from tracing.errors import AdaptersError
@@ -64,6 +65,46 @@ def test_what_never_moves_or_is_short_has_no_mechanism(tmp_path: Path) -> None:
     assert mechanism_record(write_adapters(tmp_path / "two", corner(2))) is None
     assert mechanism_record(write_adapters(tmp_path / "still", np.ones((5, 2)))) is None
     assert mechanism_record(tmp_path) is None
+
+
+def noisy_corners(tmp_path: Path, n: int, rng: np.random.Generator) -> list[Path]:
+    """Runs around one corner of 90 degrees at checkpoint 30 (step 150)."""
+    path = np.pad(corner(), ((0, 0), (0, 30)))
+    walks = [0.2 * np.cumsum(rng.normal(size=path.shape), axis=0) * (np.arange(61) > 0)[:, None] for _ in range(n)]
+    return [write_adapters(tmp_path / f"run-{k}", path + walk) for k, walk in enumerate(walks)]
+
+
+def test_repeated_runs_give_the_rotation_an_interval(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Through files and command: the mean path of five noisy runs turns at the corner, with limits, in JSON, lines and figure."""
+    first, *others = noisy_corners(tmp_path, 5, rng)
+    again = [word for other in others for word in ("--again", str(other))]
+    result = CliRunner().invoke(app, ["timeline", str(first), *again, "--json"], catch_exceptions=False)
+    found = Timeline.model_validate_json(result.output)
+    assert any("mean path of 5 runs" in line for line in lines(found))
+    (event,) = [event for event in found.events if event.name == "rotation, mean of 5 runs"]
+    assert event.place.estimate == pytest.approx(150, abs=5)
+    assert event.place.low is not None
+    assert event.place.high is not None
+    assert event.place.low <= 150 <= event.place.high
+    assert found.repeated is not None
+    assert found.repeated.cosine[30] == pytest.approx(0, abs=0.15)
+    figure = timeline_figure(found)
+    assert figure is not None
+    assert "local cosine, mean of 5 runs" in [trace.name for trace in figure.data]
+    with pytest.raises(SampleError, match="at least 4 runs, found 3"):
+        repeated_record([first, *others[:2]])
+
+
+def test_runs_of_another_start_are_no_repeats(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Another initial adapter, or other steps: one line that says what is needed."""
+    first, other = noisy_corners(tmp_path, 2, rng)
+    for k in range(61):
+        weights = other / f"checkpoint-{5 * k}" / WEIGHTS
+        save_file(load_file(weights) | {f"{MODULE}.lora_A.weight": np.full((1, 4), 2, np.float32)}, weights)
+    with pytest.raises(AdaptersError, match="the same initial A"):
+        repeated_record([first, other])
+    with pytest.raises(AdaptersError, match="expected the 61 steps"):
+        repeated_record([first, write_adapters(tmp_path / "short", corner(5))])
 
 
 def test_comp_scores_compare_last_adapters(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def _transition(findings: Findings) -> Iterator[str]:
     yield markdown_table(
         ("quantity", "value"),
         [
-            ["transition", f"{found}: {escape(transition.reason, 600)}"],
+            ["transition", f"{found}: {escape(transition.reason, 600)}" if transition.reason else found],
             ["peak of D(t\\*)", f"step {shown(transition.peak, unit=False).line}"],
             ["prominence (times the median)", shown(transition.prominence, unit=False).line],
             ["window L", f"{transition.window} checkpoints a side"],

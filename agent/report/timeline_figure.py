@@ -101,7 +101,7 @@ def place_text(event: EventRecord) -> str:
 
 
 def _colour(event: EventRecord) -> str:
-    return _BEHAVIOUR if event.kind == "behaviour" else _ROTATION if event.name == "rotation" else _GRADIENT
+    return _BEHAVIOUR if event.kind == "behaviour" else _ROTATION if event.name.startswith("rotation") else _GRADIENT
 
 
 def _events(timeline: Timeline) -> Iterator[dict[str, Any]]:
@@ -130,7 +130,9 @@ def _gradient(timeline: Timeline) -> Iterator[dict[str, Any]]:
 
 
 def _cosines(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    mechanism = timeline.mechanism
+    mechanism, repeated = timeline.mechanism, timeline.repeated
+    if repeated is not None:
+        yield _line(repeated.steps, repeated.cosine, f"local cosine, mean of {len(repeated.runs)} runs", RESIDUAL_COLOUR, "solid")
     if mechanism is None:
         return
     for kind, curves, dash in (("", mechanism.cosine, "solid"), (", normalised", mechanism.cosine_normalised, "dot")):

@@ -97,4 +97,7 @@ def figure(found: dict[tuple[str, int], Findings]) -> str:
         if each.transition is not None:
             curves.append(Series(f"{name}, seed {seed}", each.transition.splits, each.transition.curve))
     title = "Alignment: expected level, from wholly careful (0) to wholly harmful (1)"
-    return chart([Panel(title, courses, y_range=(0.0, 1.0)), Panel("Change D(t*)", curves, "optimizer step")])
+    steps = [step for series in courses for step in series.x]
+    whole = (min(steps), max(steps)) if steps else None
+    panels = [Panel(title, courses, x_range=whole, y_range=(0.0, 1.0)), Panel("Change D(t*)", curves, "optimizer step", x_range=whole)]
+    return chart(panels)

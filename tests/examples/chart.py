@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#57606a")
 DASHES = ("", "7 4", "2 3", "8 3 2 3", "12 4", "4 2", "")
 WIDTH, LEFT, RIGHT, TOP, BELOW = 760, 64, 210, 30, 34
+MARK = 12
+"""Height of a mark's word: each stands lower than the one before it."""
 Number = float | None
 
 
@@ -27,13 +29,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over one pair of axes; `marks` are vertical lines with a word."""
+    """Curves over one pair of axes.
+
+    `marks` are vertical lines with a word; panels of one `x_range` have their marks below each other.
+    """
 
     title: str
     series: Sequence[Series]
     x_label: str = ""
     marks: Sequence[tuple[float, str]] = ()
     x_log: bool = False
+    x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     height: int = 190
     ticks: Sequence[tuple[float, str]] = field(default=())
@@ -59,8 +65,10 @@ def _panel(panel: Panel, top: float) -> str:
 
     xs = [scale(x) for s in panel.series for x in s.x] + [scale(x) for x, _ in panel.ticks]
     ys = [y for s in panel.series for column in (s.y, s.low, s.high) for y in column if y is not None and math.isfinite(y)]
-    x0, x1 = min(xs), max(xs)
+    x0, x1 = (scale(x) for x in panel.x_range) if panel.x_range else (min(xs), max(xs))
     y0, y1 = panel.y_range or (min(0.0, *ys), max(ys) * 1.05 or 1.0)
+    if panel.marks and not panel.y_range:  # room for the words above the curves
+        y1 = y0 + (y1 - y0) * panel.height / (panel.height - MARK * len(panel.marks))
     wide, y_top = WIDTH - LEFT - RIGHT, top + TOP
 
     def px(x: float) -> float:
@@ -81,9 +89,13 @@ def _panel(panel: Panel, top: float) -> str:
     if panel.x_label:
         middle = LEFT + wide / 2
         out.append(f'<text x="{middle:.0f}" y="{base + 32:.1f}" text-anchor="middle">{html.escape(panel.x_label)}</text>')
-    for k, (x, text) in enumerate(panel.marks):
+    for x, _ in panel.marks:
         out.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{y_top:.1f}" y2="{base:.1f}" stroke="#57606a" stroke-dasharray="2 3"/>')
-        out.append(f'<text x="{px(x) + 3:.1f}" y="{y_top + 10 + 12 * k:.1f}" font-size="10" fill="#57606a">{html.escape(text)}</text>')
+    halo = 'font-size="10" fill="#57606a" stroke="#ffffff" stroke-width="4" paint-order="stroke"'  # other marks' lines stop at a word
+    for k, (x, text) in enumerate(panel.marks):
+        side, anchor = (-3, "end") if px(x) > LEFT + 0.8 * wide else (3, "start")
+        place = f'x="{px(x) + side:.1f}" y="{y_top + 10 + MARK * k:.1f}" text-anchor="{anchor}"'
+        out.append(f"<text {place} {halo}>{html.escape(text)}</text>")
     for k, series in enumerate(panel.series):
         colour, dash = COLOURS[k % len(COLOURS)], DASHES[k % len(DASHES)]
         out += _curve(series, px, py, colour, dash)

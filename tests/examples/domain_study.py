@@ -52,13 +52,17 @@ def study(domain: str, out: Path, kept: Path) -> str:
 
 
 def figure(domain: str, findings: Findings) -> str:
-    """D(t*), the accepted order parameters and the places of everything along the run."""
+    """D(t*), the accepted order parameters and the places of everything along the run, on one step axis."""
     panels = []
+    accepted = [p for p in findings.parameters if p.verdict == "accepted" and p.course is not None]
+    recorded = [step for p in accepted if p.course is not None for step in p.course.steps]
+    whole = (min(recorded), max(recorded)) if recorded else None
     if findings.transition is not None:
         found = findings.transition
         curve = Series("D(t*)", found.splits, found.curve, found.low, found.high)
-        panels.append(Panel(f"{domain}: change between the windows left and right of a split", [curve], marks=_marks(findings)))
-    accepted = [p for p in findings.parameters if p.verdict == "accepted" and p.course is not None]
+        panels.append(
+            Panel(f"{domain}: change between the windows left and right of a split", [curve], marks=_marks(findings), x_range=whole)
+        )
     series = []
     for found_one in accepted[:5]:
         course, top = found_one.course, len(found_one.parameter.levels) - 1
@@ -67,7 +71,9 @@ def figure(domain: str, findings: Findings) -> str:
         scaled = [None if value is None else value / top for value in course.estimate]
         series.append(Series(name if len(name) < 26 else name[:24] + "…", course.steps, scaled))
     if series:
-        panels.append(Panel("Order parameters: expected level, as part of its scale", series, "optimizer step", y_range=(0.0, 1.0)))
+        panels.append(
+            Panel("Order parameters: expected level, as part of its scale", series, "optimizer step", x_range=whole, y_range=(0.0, 1.0))
+        )
     return chart(panels)
 
 
