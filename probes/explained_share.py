@@ -18,7 +18,7 @@ gets the share -D/(2n-1); without these corrections and without likelihoods D[O]
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,6 +83,7 @@ class Explained:
         n: Responses used.
         per_prompt: `(n_prompts,)` contributions; their mean is `change`.
         n_alone: Responses whose own level cannot be predicted once they are left out (leverage 1); they count as explained by nothing.
+        by_chance, n_columns: What the fit explains by chance and leaving one out takes off again, with so many columns; 0 where not told.
     """
 
     change: float
@@ -92,36 +93,45 @@ class Explained:
     n: int
     n_alone: int
     per_prompt: np.ndarray
+    by_chance: float = 0.0
+    n_columns: int = 0
+
+    @property
+    def least_error(self) -> float:
+        """Standard deviation of D[O] of labels that explain nothing: that of `by_chance`, a sum of `n_columns` squares.
+
+        Where there is next to nothing to explain the prompts all but agree on it, so their jackknife alone knows it too well (planted from
+        an organism's responses: labels with share 0 were covered in 77-81% of redraws).
+        """
+        return abs(self.by_chance) * float(np.sqrt(2 / self.n_columns)) if self.n_columns > 0 else 0.0
 
     @property
     def change_interval(self) -> Interval:
-        """D[O] with its jackknife interval."""
-        return jackknife_share(self.change, self.change_loo)
+        """D[O] with its jackknife interval, no narrower than that of nothing."""
+        return jackknife_share(self.change, self.change_loo, least=self.least_error)
 
     @property
     def share_interval(self) -> Interval:
         """D[O]/D with its jackknife interval; equals `change_interval` without likelihoods."""
-        return _ratio(self.change, self.total, self.change_loo, self.total_loo)
+        return self.share_of(self.total, self.total_loo)
 
     def minus(self, other: Explained) -> Explained:
         """The part of this set's D[O] that the other set does not have (unique share, gain)."""
-        return self._with(self.change - other.change, self.change_loo - other.change_loo, self.per_prompt - other.per_prompt)
+        rest = self._with(self.change - other.change, self.change_loo - other.change_loo, self.per_prompt - other.per_prompt)
+        return replace(rest, by_chance=self.by_chance - other.by_chance, n_columns=max(self.n_columns - other.n_columns, 0))
 
     def residual(self) -> Explained:
         """What is left: D - D[O]."""
         return self._with(self.total - self.change, self.total_loo - self.change_loo, self.total - self.per_prompt)
 
     def _with(self, change: float, change_loo: np.ndarray, per_prompt: np.ndarray) -> Explained:
-        return Explained(change, self.total, change_loo, self.total_loo, self.n, self.n_alone, per_prompt)
+        return replace(self, change=change, change_loo=change_loo, per_prompt=per_prompt)
 
     def share_of(self, total: float, total_loo: np.ndarray) -> Interval:
         """D[O] over another total (a lower bound of D makes it an upper bound of the share), same jackknife groups."""
-        return _ratio(self.change, total, self.change_loo, total_loo)
-
-
-def _ratio(top: float, bottom: float, top_loo: np.ndarray, bottom_loo: np.ndarray) -> Interval:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return jackknife_share(float(np.float64(top) / bottom), top_loo / bottom_loo)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share, least = np.array([self.change, self.least_error]) / total
+            return jackknife_share(float(share), self.change_loo / total_loo, least=float(np.nan_to_num(least)))
 
 
 def explained(contrast: Contrast, labels: Sequence[np.ndarray]) -> Explained:
@@ -153,9 +163,9 @@ def _explained_by_group(contrast: Contrast, x: np.ndarray) -> Explained:
             continue
         part = contrast.take(rows)
         if part.n_prompts == contrast.n_prompts:
-            per_prompt, total[g], _ = _whole(part, x[rows])
-            change[g] = per_prompt.mean()
-    return Explained(float(full[0].mean()), full[1], change, total, contrast.s.size, full[2], full[0])
+            without = _whole(part, x[rows])
+            change[g], total[g] = without.per_prompt.mean(), without.total
+    return full.explained(change, total, contrast.s.size)
 
 
 def checked_label(label: np.ndarray, contrast: Contrast) -> np.ndarray:
@@ -179,17 +189,39 @@ def total_per_prompt(contrast: Contrast) -> np.ndarray:
     return np.bincount(contrast.prompt, weights=contrast.weight * pointwise(contrast.s))
 
 
-def _whole(contrast: Contrast, x: np.ndarray) -> tuple[np.ndarray, float, int]:
+@dataclass(frozen=True)
+class _Fit:
+    """Numerator per prompt, mean denominator and the rest of `Explained`."""
+
+    per_prompt: np.ndarray
+    total: float
+    n_alone: int
+    by_chance: float
+    n_columns: int
+
+    def explained(self, change_loo: np.ndarray, total_loo: np.ndarray, n: int) -> Explained:
+        """With the values without each group."""
+        change = float(self.per_prompt.mean())
+        return Explained(change, self.total, change_loo, total_loo, n, self.n_alone, self.per_prompt, self.by_chance, self.n_columns)
+
+
+def _whole(contrast: Contrast, x: np.ndarray) -> _Fit:
     centred = center_within_prompt(contrast, x)
     return _cross_product(contrast, centred, *normal_equations(contrast, centred))
 
 
-def _cross_product(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float, int]:
-    """Numerator per prompt, mean denominator and number of responses with leverage 1, from the normal equations per prompt."""
-    left_out, alone = _left_out(contrast, centred, gram.sum(axis=0)[None], right.sum(axis=0)[None])
+def _cross_product(contrast: Contrast, centred: np.ndarray, gram: np.ndarray, right: np.ndarray) -> _Fit:
+    """The fit on everything, from the normal equations per prompt."""
+    whole, side = gram.sum(axis=0), right.sum(axis=0)
+    left_out, alone = _left_out(contrast, centred, whole[None], side[None])
     total = float(total_per_prompt(contrast).mean())
     products = np.bincount(contrast.prompt, weights=contrast.weight * centred_s(contrast) * left_out[0])
-    return for_fixed_sides(contrast, products, total, contrast.n_prompts), total, int(alone.sum())
+    size, direction = np.linalg.eigh(whole)
+    kept = size > SINGULAR * size.max(initial=0.0)
+    in_sample = float(np.sum((direction.T @ side)[kept] ** 2 / size[kept]))
+    by_chance = (in_sample - float(products.sum())) / contrast.n_prompts
+    per_prompt = for_fixed_sides(contrast, products, total, contrast.n_prompts)
+    return _Fit(per_prompt, total, int(alone.sum()), by_chance, int(kept.sum()))
 
 
 def normal_equations(contrast: Contrast, centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -269,7 +301,7 @@ def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
     centred = center_within_prompt(contrast, x)
     gram, right = normal_equations(contrast, centred)
     p, n = contrast.n_prompts, contrast.s.size
-    per_prompt, _, n_alone = _cross_product(contrast, centred, gram, right)
+    fit = _cross_product(contrast, centred, gram, right)
     total = total_per_prompt(contrast)
     total_loo = (total.sum() - total) / (p - 1)
     signed = contrast.weight * centred_s(contrast)
@@ -281,7 +313,7 @@ def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:
         products = np.stack([np.bincount(contrast.prompt, weights=signed * row) for row in left_out])
         products[np.arange(q.size), q] = 0.0
         change_loo[q] = for_fixed_sides(contrast, products, total_loo[q, None], p - 1).sum(axis=1) / (p - 1)
-    return Explained(float(per_prompt.mean()), float(total.mean()), change_loo, total_loo, n, n_alone, per_prompt)
+    return fit.explained(change_loo, total_loo, n)
 
 
 def _additive(contrast: Contrast, per_prompt: np.ndarray, n_alone: int) -> Explained:

@@ -41,7 +41,7 @@ class Interval:
         return Interval(self.estimate * factor, self.low * factor, self.high * factor, self.standard_error * factor, self.n_groups)
 
 
-def jackknife(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.95) -> Interval:
+def jackknife(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.95, least: float = 0.0) -> Interval:
     """Delete-one-group jackknife interval with Student's t.
 
     Variance `(g-1)/g * sum_j (theta_j - mean theta)^2` over the `g` leave-one-out values, limits `estimate -+ t_{g-1} * se`
@@ -51,6 +51,7 @@ def jackknife(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.
         estimate: The statistic on everything.
         leave_one_out: `(n_groups,)` the statistic without each group; NaN where it is undefined (counted out).
         confidence: Two-sided confidence level in (0, 1).
+        least: Standard error below which it cannot be.
 
     Returns:
         The interval; limits are NaN when fewer than two leave-one-out values are finite, or when all are the same: groups that do
@@ -61,11 +62,12 @@ def jackknife(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.
     se = float(np.sqrt((g - 1) / g * np.sum((values - values.mean()) ** 2))) if g >= 2 and np.isfinite(estimate) else 0.0
     if not se > 1e-12:
         return Interval(estimate, float("nan"), float("nan"), float("nan"), g)
+    se = max(se, least)
     half = float(stats.t.ppf(0.5 + confidence / 2, g - 1)) * se
     return Interval(estimate, estimate - half, estimate + half, se, g)
 
 
-def jackknife_share(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.95) -> Interval:
+def jackknife_share(estimate: float, leave_one_out: np.ndarray, confidence: float = 0.95, least: float = 0.0) -> Interval:
     """Jackknife interval of a share, on the scale log(1 - share).
 
     A share near 1 is skewed: what varies evenly is the logarithm of the residual. (Simulated at a joint share of .94, 12 prompts x 10 a
@@ -76,12 +78,13 @@ def jackknife_share(estimate: float, leave_one_out: np.ndarray, confidence: floa
         estimate: The share on everything.
         leave_one_out: `(n_groups,)` the share without each group; NaN where it is undefined.
         confidence: Two-sided confidence level in (0, 1).
+        least: Standard error of the share below which it cannot be.
     """
-    plain = jackknife(estimate, leave_one_out, confidence)
+    plain = jackknife(estimate, leave_one_out, confidence, least)
     values = leave_one_out[np.isfinite(leave_one_out)]
     if not np.isfinite(plain.low) or estimate >= 1 or np.abs(values - estimate).max() > MOST_MOVED * (1 - estimate):
         return plain
-    log = jackknife(float(np.log1p(-estimate)), np.log1p(-values), confidence)
+    log = jackknife(float(np.log1p(-estimate)), np.log1p(-values), confidence, least / (1 - estimate))
     return Interval(estimate, float(-np.expm1(log.high)), float(-np.expm1(log.low)), plain.standard_error, plain.n_groups)
 
 
