@@ -110,6 +110,7 @@ def test_double_unknown_and_broken_answers_are_told_and_do_no_harm(tmp_path: Pat
     assert "2 line(s) could not be read, the first answers.jsonl:4: expected a JSON object" in line
     assert "1 answer(s) to nothing that was asked here" in line
     assert "1 answer(s) to what was answered already" in line
+    assert "1 file(s) byte for byte like an earlier one, left aside, the first copy.jsonl" in line
     put(tmp_path, "answers2.jsonl", openai_row(second))
     assert [a and a.text for a in asker(tmp_path).ask([request("a"), request("b")])] == ['{"n": 1}', '{"n": 1}']
 

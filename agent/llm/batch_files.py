@@ -35,6 +35,7 @@ class BatchFiles:
         faults: Lines that could not be read, as `file:line: reason`.
         strangers: Answers to nothing that was asked here.
         doubles: Answers beyond the first.
+        copies: Files that are byte for byte an earlier one, by name: a copy tells nothing new.
     """
 
     written: Counter[str] = field(default_factory=Counter)
@@ -44,6 +45,7 @@ class BatchFiles:
     faults: list[str] = field(default_factory=list)
     strangers: int = 0
     doubles: int = 0
+    copies: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> BatchFiles:
@@ -62,7 +64,9 @@ class BatchFiles:
             if not path.name.startswith(PREFIX):
                 data = _bytes(path)
                 digest = hashlib.sha256(data).hexdigest()
-                if digest not in seen:  # a copy of a file tells nothing new
+                if digest in seen:
+                    found.copies.append(path.name)
+                else:
                     found._add_answers(path, data)
                 seen.add(digest)
         return found

@@ -124,6 +124,8 @@ class BatchProvider:
             out.append(f"{files.strangers:,} answer(s) to nothing that was asked here")
         if files.doubles:
             out.append(f"{files.doubles:,} answer(s) to what was answered already, left aside")
+        if files.copies:
+            out.append(f"{len(files.copies):,} file(s) byte for byte like an earlier one, left aside, the first {files.copies[0]}")
         return out
 
 
