@@ -33,7 +33,8 @@ class RunConfig(BaseModel):
         human_labels: CSV file of levels that people gave, to measure the judge.
         seed: Seed of every random choice.
         rounds, candidates: Turns of the loop and candidates in each.
-        alpha: Family-wise level of the agent's family, split over the rounds as alpha/2^r, and of the human family (Holm).
+        alpha: Family-wise level of the agent's family, split over the rounds as alpha/2^r (a round that accepts all it tests
+            passes its part on), and of the human family (Holm).
         min_share: Smallest gain in joint share that counts.
         min_change: The lower limit of D must reach this before any share is printed.
         residual: Stop when the joint share leaves less than this.

@@ -31,7 +31,7 @@ class Rule:
 
     Attributes:
         family: `agent` (maxT over the round's candidates at level alpha) or `human` (Holm over the hypotheses).
-        alpha: Level of this round (agent: alpha/2^round) or of the whole family (human).
+        alpha: Level of this round (agent: `round_level`) or of the whole family (human).
         min_share: Smallest gain that counts.
         n_permutations: Permutations per test.
     """
@@ -40,6 +40,26 @@ class Rule:
     alpha: float
     min_share: float
     n_permutations: int
+
+
+def round_level(alpha: float, round_number: int, carried: float) -> float:
+    """Level of a round of the agent's family: alpha/2^round, and what the round before it passed on.
+
+    A round that accepts everything it tests, as one of remembered parameters often does, passes its level on (the fallback procedure,
+    Wiens & Dmitrienko 2005). The family keeps alpha: a round that tests something that did not move passes nothing on unless it errs, so
+    of any two such rounds the later one has no part of alpha that the earlier one had, as long as no error was made.
+
+    Args:
+        alpha: Of the family.
+        round_number: From 1.
+        carried: `passed_on` of the round before; 0 in the first.
+    """
+    return alpha / 2**round_number + carried
+
+
+def passed_on(level: float, ledger: Sequence[TestRecord]) -> float:
+    """What a round leaves to the next: its whole level when everything it tested was accepted (or nothing was tested), else 0."""
+    return level if all(test.accepted for test in ledger) else 0.0
 
 
 def decide(

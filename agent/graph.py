@@ -125,6 +125,7 @@ def _fan_out(state: LoopState) -> list[Send] | str:
     shared = {
         "round": 0 if state.get("reviewing") else state["round"],
         "n_candidates": len(state["candidates"]),
+        "carried": state["carried"],
         "accepted": state["accepted"],
     }
     return [Send("judge", {"parameter_id": i, **shared}) for i in state["candidates"]]

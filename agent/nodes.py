@@ -10,7 +10,7 @@ import numpy as np
 
 from agent.checks import checks_of, why_unknown
 from agent.contrasts import ContrastSpec
-from agent.decide import Rule, decide
+from agent.decide import Rule, decide, passed_on, round_level
 from agent.errors import ReplyError
 from agent.evidence import ProposerView, choose_pairs, shown_pairs
 from agent.findings import make_findings
@@ -38,7 +38,7 @@ SHOWN_TRIED = 40
 def load(state: LoopState, work: Workbench) -> LoopState:
     """Start: nothing accepted yet."""
     work.progress("loaded", {"responses": len(work.recording.responses), "steps": len(work.recording.steps)})
-    return {"round": 0, "accepted": [], "rejected": [], "candidates": [], "empty_rounds": 0, "stopped": ""}
+    return {"round": 0, "accepted": [], "rejected": [], "candidates": [], "carried": 0.0, "empty_rounds": 0, "stopped": ""}
 
 
 def detect(state: LoopState, work: Workbench) -> LoopState:
@@ -203,6 +203,7 @@ def measure_and_decide(state: LoopState, work: Workbench) -> LoopState:
         "accepted": all_accepted,
         "rejected": [*state["rejected"], *(i for i in sorted(state["candidates"]) if i not in accepted)],
         "tests": sorted([*(t.model_dump(mode="json") for t in tests), *given_up], key=lambda t: str(t["parameter_id"])),
+        "carried": passed_on(rule.alpha, tests) if rule.family == "agent" else state["carried"],
         "empty_rounds": empty_rounds,
         "stopped": why_stop(work, turn, all_accepted, empty_rounds),
     }
@@ -218,7 +219,8 @@ def _family(state: LoopState, work: Workbench) -> tuple[Rule, np.random.Generato
         return Rule("human", config.alpha / 2**reviews, config.min_share, config.n_permutations), work.rng(REVIEW, reviews)
     if turn == 0:
         return Rule("human", config.alpha, config.min_share, config.n_permutations), work.rng(HUMAN, turn)
-    return Rule("agent", config.alpha / 2**turn, config.min_share, config.n_permutations), work.rng(TEST, turn)
+    level = round_level(config.alpha, turn, state["carried"])
+    return Rule("agent", level, config.min_share, config.n_permutations), work.rng(TEST, turn)
 
 
 def _review_reasons(state: LoopState, work: Workbench) -> dict[str, str]:
@@ -255,7 +257,9 @@ def nothing_to_judge(state: LoopState, work: Workbench) -> LoopState:
     if state["round"] == 0:
         return {}
     empty = state["empty_rounds"] + 1
-    return {"empty_rounds": empty, "stopped": why_stop(work, state["round"], state["accepted"], empty)}
+    # a reviewer's round takes nothing of the agent's level and passes none of it on
+    carried = state["carried"] if state.get("reviewing") else round_level(work.config.alpha, state["round"], state["carried"])
+    return {"carried": carried, "empty_rounds": empty, "stopped": why_stop(work, state["round"], state["accepted"], empty)}
 
 
 def review(state: LoopState, work: Workbench) -> LoopState:

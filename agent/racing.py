@@ -6,6 +6,7 @@ and shares, measured on the confirm half, are those of candidates that were read
 
 from __future__ import annotations
 
+from agent.decide import round_level
 from agent.records import OrderParameter, TestRecord
 from agent.state import JudgeTask
 from agent.workbench import Workbench
@@ -44,7 +45,7 @@ def race(work: Workbench, parameter: OrderParameter, task: JudgeTask, most: int 
     rows, contrast, config = work.propose_rows, work.propose, work.config
     base = [work.length_label[rows], *(work.labels(p)[rows] for p in work.get(task["accepted"]))]
     total = float(contrast.mean(contrast.s**2)) if contrast.likelihoods else 1.0
-    alpha = config.alpha / 2 ** task["round"]
+    alpha = round_level(config.alpha, task["round"], task["carried"])
     futility = Futility.of(contrast, base, config.min_share * total, alpha / task["n_candidates"], POWER, work.confirm_rows.size)
     order = reading_order(contrast, work.rng(RACE))
     for n in range(BATCH, min(most or order.size, order.size) + BATCH, BATCH):

@@ -21,6 +21,7 @@ class LoopState(TypedDict, total=False):
         given_up: Ledger lines of candidates that were given up before they were read to the end (added to by the judge branches).
         tests: Ledger lines, one per test made.
         screened: Ledger lines of candidates dropped before they were judged.
+        carried: Level that the agent's last round passed on to the next (see `agent.decide.round_level`).
         empty_rounds: Rounds in a row without acceptance.
         stopped: Why the loop ended; empty while it runs.
         reviews: Reviews taken in so far.
@@ -39,6 +40,7 @@ class LoopState(TypedDict, total=False):
     given_up: Annotated[list[dict[str, Any]], operator.add]
     tests: Annotated[list[dict[str, Any]], operator.add]
     screened: Annotated[list[dict[str, Any]], operator.add]
+    carried: float
     empty_rounds: int
     stopped: str
     reviews: int
@@ -47,9 +49,10 @@ class LoopState(TypedDict, total=False):
 
 
 class JudgeTask(TypedDict):
-    """One branch of the fan-out: a candidate to be judged, in which round, beside how many, and what was accepted before."""
+    """One branch of the fan-out: a candidate to be judged, its round, how many it holds, the level passed on to it, what was accepted."""
 
     parameter_id: str
     round: int
     n_candidates: int
+    carried: float
     accepted: list[str]

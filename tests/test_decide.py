@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
 
-from agent.decide import ReadAgain, Rule, decide
+from agent.decide import ReadAgain, Rule, decide, passed_on, round_level
 from agent.records import TestRecord
 from probes.dissimilarity import Contrast, side_contrast
 from probes.explained_share import length_bins
@@ -232,3 +233,25 @@ def test_the_second_reading_is_asked_for_only_when_something_would_pass() -> Non
     assert asked == []
     decide(contrast, [labels["p1"]], {"p0": labels["p0"]}, {"p0": ""}, AGENT, 1, rng, read_again)
     assert asked == [[]]
+
+
+def test_a_round_passes_its_level_on_when_all_it_tested_was_accepted() -> None:
+    """All accepted, or nothing tested: the next round has it as well; one rejection, and nothing is passed on."""
+    contrast, labels = world(0, (0.9, 0.0))
+    _, both = decided(contrast, labels)
+    moved = both["p0"]
+    assert passed_on(0.025, [moved]) == passed_on(0.025, []) == 0.025
+    assert passed_on(0.025, list(both.values())) == 0.0
+    assert round_level(0.05, 2, passed_on(0.025, [moved])) == pytest.approx(0.0375)
+    assert round_level(0.05, 2, 0.0) == pytest.approx(0.0125)
+
+
+@pytest.mark.parametrize("null", list(product([False, True], repeat=6)))
+def test_the_family_keeps_its_level_whichever_rounds_test_what_did_not_move(null: tuple[bool, ...]) -> None:
+    """As long as no error is made, the levels of the rounds in which one can be made sum to alpha at most."""
+    carried, at_risk = 0.0, 0.0
+    for number, one in enumerate(null, 1):
+        level = round_level(0.05, number, carried)
+        at_risk += level if one else 0.0
+        carried = 0.0 if one else level
+    assert at_risk <= 0.05

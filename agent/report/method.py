@@ -43,7 +43,7 @@ METHOD_LINES = (
     MethodLine(
         "Candidates are proposed on one half of the responses and decided on the other, "
         "by their gain over length and what is already accepted.",
-        "maxT permutation p ≤ α/2^round  and  gain ≥ min_share",
+        "maxT permutation p ≤ α/2^round (passed on by a round that accepts all)  and  gain ≥ min_share",
     ),
     MethodLine(
         "The transition is the peak of D over splits t*; an onset is where a parameter's expected level has gone half the way.",
