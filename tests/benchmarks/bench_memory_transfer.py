@@ -38,32 +38,43 @@ Race = Literal["off", "on"]
 READING: dict[Race, str] = {"off": "whole", "on": "raced"}
 BANKS: dict[str, Callable[[Workbench, dict[str, float]], Script]] = {"any order": in_any_order, "best first": best_first}
 WORDS = "lists of words"
+NOTES = (
+    f"Organism seed 0 (default recipe) first, another organism second; judge with kappa {KAPPA}; means over {SEEDS} seeds of splits, "
+    "orders, proposals and reading errors. 90% of the cold start's own joint share on the confirm half; judged: all that the judge has "
+    "read when the round ends that reaches it. Never: the warm start ended below it; all that it judged is counted. In all: until the "
+    "loop ends.",
+    "Any order, best first: twelve candidates as an LLM would word them (tests/benchmarks/candidate_bank.py), offered five a round in an "
+    "order drawn from the seed, or as a proposer would who had read every response without error. Lists of words: the embedded "
+    "proposer, whose lists fit the organism they were found on; a stand-in, as no user pays for reading a rule.",
+)
+FULL, SMALL = OrganismRecipe(), OrganismRecipe(questions_per_domain=3, responses_per_prompt=1)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the second organisms are and who proposes.
+class Second:
+    """A second organism as it is recorded: the default recipe (as the first), or a small one."""
 
-    Attributes:
-        proposals: How the twelve candidates of the bank come (`any order`, `best first`), or lists of words of the embedded proposer.
-        recipe: How the second organisms are recorded.
-        organisms: Their seeds.
-        barred: Whether the bar is about this setting.
-    """
-
-    proposals: str
+    seed: int
     recipe: OrganismRecipe
-    organisms: tuple[int, ...]
-    barred: bool = False
+
+    @property
+    def prompts_and_responses(self) -> str:
+        """Prompts, and responses a checkpoint to each."""
+        return f"{self.recipe.questions_per_domain * len(self.recipe.pretraining.domains)} x {self.recipe.responses_per_prompt}"
+
+    def recording(self) -> Recording:
+        """Recorded when it is not there yet."""
+        drawn = f"recorded-{self.recipe.questions_per_domain}x{self.recipe.responses_per_prompt}"
+        folder = folder_of(self.seed, self.recipe.pretraining, self.recipe.fine_tuning) / drawn
+        if not (folder / "truth.parquet").exists():
+            record_organism(folder, seed=self.seed, recipe=self.recipe)
+        return load(folder)
 
 
-SMALL = OrganismRecipe(questions_per_domain=3, responses_per_prompt=1)
-SETTINGS = (
-    Setting("any order", OrganismRecipe(), (1, 2, 3, 4), barred=True),
-    Setting("best first", OrganismRecipe(), (1, 2, 3, 4)),
-    Setting(WORDS, OrganismRecipe(), (1, 2, 3, 4)),
-    Setting(WORDS, SMALL, (1, 2, 3)),
-)
+SECONDS = (*(Second(seed, FULL) for seed in (1, 2, 3, 4)), *(Second(seed, SMALL) for seed in (1, 2, 3)))
+PROPOSALS = (*BANKS, WORDS)
+BARRED = "any order"
+"""What the bar is held against, on organisms of the default recipe."""
 
 
 @dataclass
@@ -136,28 +147,19 @@ def _course(work: Workbench, rounds: Iterable[tuple[int, list[str]]], in_all: in
     return out
 
 
-def second_organism(seed: int, recipe: OrganismRecipe) -> Recording:
-    """A recording of another organism."""
-    drawn = f"recorded-{recipe.questions_per_domain}x{recipe.responses_per_prompt}"
-    folder = folder_of(seed, recipe.pretraining, recipe.fine_tuning) / drawn
-    if not (folder / "truth.parquet").exists():
-        record_organism(folder, seed=seed, recipe=recipe)
-    return load(folder)
-
-
-def compared(first: Recording, seconds: list[Recording], proposals: str, seed: int, race: Race) -> list[tuple[Course, Course]]:
-    """A cold and a warm start on each second run: one seed of splits, proposals and reading errors."""
-    pairs = []
-    with tempfile.TemporaryDirectory() as folder:
-        learnt = Path(folder) / "memory"
-        discovery(first, proposals, str(learnt), seed, race, keep=True)
-        for second in seconds:
-            memory = Path(folder) / "copy"
-            shutil.copytree(learnt, memory)
-            cold, warm = (discovery(second, proposals, where, seed, race) for where in ("off", str(memory)))
-            pairs.append((cold, warm))
-            shutil.rmtree(memory)
-    return pairs
+def worlds(first: Recording, seconds: Sequence[Second], proposals: str, race: Race, seeds: int) -> list[World]:
+    """A cold and a warm start on each second run, for each seed of splits, proposals and reading errors."""
+    out = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            learnt, memory = Path(folder) / "memory", Path(folder) / "copy"
+            discovery(first, proposals, str(learnt), seed, race, keep=True)
+            for second in seconds:
+                shutil.copytree(learnt, memory)
+                cold, warm = (discovery(second.recording(), proposals, where, seed, race) for where in ("off", str(memory)))
+                out.append(World(second, cold, warm))
+                shutil.rmtree(memory)
+    return out
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,11 @@ class World:
     """One second organism and seed: judged responses until 90% of the cold start's joint share was reached.
 
     Attributes:
-        organism: Seed of the organism.
+        second: The organism.
         cold, warm: Both courses.
     """
 
-    organism: int
+    second: Second
     cold: Course
     warm: Course
 
@@ -186,69 +188,68 @@ class World:
         return cold, self.warm.in_all if warm is None else warm
 
 
-def ratio(worlds: Sequence[World]) -> float:
+def ratio(of: Sequence[World]) -> float:
     """Judged responses, warm over cold, of several worlds together."""
-    cold, warm = np.sum([world.spent for world in worlds], axis=0)
+    cold, warm = np.sum([world.spent for world in of], axis=0)
     return float(warm / cold)
 
 
-def row(setting: Setting, race: Race, worlds: Sequence[World]) -> list[str]:
-    """One line of the table: all second organisms and seeds of a setting."""
-    spent = np.array([world.spent for world in worlds])
-    never = sum(world.until[1] is None for world in worlds)
-    half = sum(world.until[1] is not None and warm <= BAR * cold for world, (cold, warm) in zip(worlds, spent, strict=True))
-    prompts = setting.recipe.questions_per_domain * len(setting.recipe.pretraining.domains)
+def row(proposals: str, race: Race, of: Sequence[World]) -> list[str]:
+    """One line of the table: all second organisms of one recipe, all seeds."""
+    seconds = list(dict.fromkeys(world.second for world in of))
+    spent = np.array([world.spent for world in of])
+    never = sum(world.until[1] is None for world in of)
+    half = sum(world.until[1] is not None and warm <= BAR * cold for world, (cold, warm) in zip(of, spent, strict=True))
     return [
-        setting.proposals,
-        f"{prompts} x {setting.recipe.responses_per_prompt}",
+        proposals,
+        seconds[0].prompts_and_responses,
         READING[race],
-        f"{np.mean([world.cold.joint[-1] for world in worlds]):.2f}",
-        f"{np.mean([world.warm.joint[-1] for world in worlds]):.2f}",
+        f"{np.mean([world.cold.joint[-1] for world in of]):.2f}",
+        f"{np.mean([world.warm.joint[-1] for world in of]):.2f}",
         f"{spent[:, 0].mean():,.0f}",
         f"{spent[:, 1].mean():,.0f}",
-        f"{ratio(worlds):.2f}",
-        ", ".join(f"{ratio([world for world in worlds if world.organism == k]):.2f}" for k in setting.organisms),
-        f"{half} of {len(worlds)}; {never}",
-        f"{sum(world.warm.in_all for world in worlds) / sum(world.cold.in_all for world in worlds):.2f}",
+        f"{ratio(of):.2f}",
+        ", ".join(f"{second.seed}: {ratio([world for world in of if world.second == second]):.2f}" for second in seconds),
+        f"{half} of {len(of)}; {never}",
+        f"{sum(world.warm.in_all for world in of) / sum(world.cold.in_all for world in of):.2f}",
     ]
 
 
-def worlds_of(first: Recording, setting: Setting, race: Race, quick: bool) -> list[World]:
-    """Every second organism with every seed."""
-    organisms = setting.organisms[: 1 if quick else None]
-    seconds = [second_organism(seed, setting.recipe) for seed in organisms]
-    by_seed = [compared(first, seconds, setting.proposals, seed, race) for seed in range(1 if quick else SEEDS)]
-    return [World(organism, *pairs[k]) for pairs in by_seed for k, organism in enumerate(organisms)]
+def held(of: Sequence[World]) -> bool:
+    """Whether at most half as many are judged on every organism, over its seeds, and every warm start gets there."""
+    by_organism = [ratio([world for world in of if world.second == second]) for second in {world.second for world in of}]
+    return max(by_organism) <= BAR and all(world.until[1] is not None for world in of)
 
 
 def run(quick: bool) -> Section:
     """Judged responses, warm against cold: over five seeds at most half as many, on every second organism."""
-    first = load(FIRST)
-    rows, missed = [], []
-    for setting in SETTINGS:
+    first, rows, met = load(FIRST), [], {}
+    for proposals in PROPOSALS:
         for race in READING:
-            worlds = worlds_of(first, setting, race, quick)
-            rows.append(row(setting, race, worlds))
-            by_organism = [ratio([world for world in worlds if world.organism == k]) for k in dict.fromkeys(w.organism for w in worlds)]
-            if setting.barred and (max(by_organism) > BAR or any(world.until[1] is None for world in worlds)):
-                missed.append(READING[race])
+            found = worlds(first, SECONDS[:1] if quick else SECONDS, proposals, race, 1 if quick else SEEDS)
+            for recipe in (FULL, SMALL):
+                if of := [world for world in found if world.second.recipe == recipe]:
+                    rows.append(row(proposals, race, of))
+                    met[proposals, recipe, race] = held(of)
+    barred = [f"{READING[race]}: {'met' if met[BARRED, FULL, race] else 'NOT met'}" for race in READING]
     return Section(
         title="Memory: what a second run saves",
         command="python -m tests.benchmarks --only memory_transfer",
         columns=(
-            "proposed",
-            "second organisms",
+            "candidates",
+            "second runs",
             "read",
             "cold: joint share",
             "warm: joint share",
             "cold: judged until 90%",
             "warm: judged until then",
             "warm / cold",
-            f"by organism ({', '.join(map(str, SETTINGS[0].organisms))})",
+            "by organism",
             "at most half; never",
             "judged in all, warm / cold",
         ),
         rows=rows,
-        bar="TODO",
-        notes=[],
+        bar=f"Bar (scripted proposer and judge, candidates in {BARRED}, second runs {SECONDS[0].prompts_and_responses}): on each organism, "
+        f"over {SEEDS} seeds, at most half as many judged responses. {'; '.join(barred)}.",
+        notes=NOTES,
     )
