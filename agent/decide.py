@@ -54,7 +54,7 @@ def round_level(alpha: float, round_number: int, carried: float) -> float:
         round_number: From 1.
         carried: `passed_on` of the round before; 0 in the first.
     """
-    return alpha / 2**round_number + carried
+    return alpha * 0.5**round_number + carried
 
 
 def passed_on(level: float, ledger: Sequence[TestRecord]) -> float:

@@ -113,13 +113,6 @@ def test_without_a_memory_nothing_is_compared_and_no_reference_is_read(tmp_path:
     assert judge.calls == 2 * len(work.texts)
 
 
-@pytest.mark.slow
-def test_a_round_that_accepts_all_it_tests_passes_its_level_on(tmp_path: Path) -> None:
-    """Round 1 accepts its only candidate, so round 2 tests at 3/4 of the family's level instead of 1/4; the ledger says so."""
-    findings, _ = looped(tmp_path, asks("harm"), asks("hedge", round=2), rounds=2, residual=0.0)
-    assert {t.name: (t.accepted, t.alpha) for t in findings.tests} == {"harm": (True, 0.025), "hedge": (False, pytest.approx(0.0375))}
-
-
 def test_a_fingerprint_is_paid_for_once_and_a_rule_not_at_all(tmp_path: Path) -> None:
     """A judged parameter costs one judgement a reference response, ever; an exact rule is read by itself."""
     proposer, judge = scripted(tmp_path, reads("certainty", "certainty"))
