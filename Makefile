@@ -16,8 +16,9 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 demo: $(STAMP)
 	$(BIN)/discover --run $(RUN)
 
+# Every test process and every command that tests start would compile all modules anew without bytecode.
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
