@@ -14,7 +14,7 @@ from agent.bench_cells import Cell
 from agent.bench_problems import N_LEVELS, POPULATION, World, problem, world
 from agent.bench_rivals import RIVALS, rival_accepts
 from agent.contrasts import confirm_half
-from agent.decide import Rule, decide
+from agent.decide import Rule, decide, passed_on, round_level
 from agent.nodes import ENOUGH_EMPTY_ROUNDS
 from probes.dissimilarity import Contrast
 from probes.explained_share import length_bins
@@ -77,7 +77,7 @@ def decided(population: World, seed: int, number: int) -> Outcome:
     waiting = [int(k) for k in rng.permutation(len(population.planted))]
     accepted: list[int] = []
     tested: set[int] = set()
-    empty = 0
+    empty, carried = 0, 0.0
     for turn in range(1, ROUNDS + 1):
         now, waiting = waiting[:A_ROUND], waiting[A_ROUND:]
         if not now or empty == ENOUGH_EMPTY_ROUNDS:
@@ -88,13 +88,14 @@ def decided(population: World, seed: int, number: int) -> Outcome:
         def again(new: Sequence[str], ids: dict[str, int] = ids, before: tuple[int, ...] = tuple(accepted)) -> list[np.ndarray]:
             return [length, *(second[k, rows] for k in (*before, *(ids[i] for i in new)))]
 
-        rule = Rule("agent", ALPHA / 2**turn, MIN_SHARE, PERMUTATIONS)
+        rule = Rule("agent", round_level(ALPHA, turn, carried), MIN_SHARE, PERMUTATIONS)
         exact = cell.kappa == 1 and cell.missing == 0
-        found, _ = decide(
+        found, ledger = decide(
             confirm, base, {i: first[k, rows] for i, k in ids.items()}, {i: i for i in ids}, rule, turn, rng, None if exact else again
         )
         accepted += [ids[i] for i in found]
         tested |= set(now)
+        carried = passed_on(rule.alpha, ledger)
         empty = 0 if found else empty + 1
     return Outcome(frozenset(tested), tuple(accepted), first, sample.drawn_at > 0, confirm, rows)
 
