@@ -38,14 +38,29 @@ Race = Literal["off", "on"]
 READING: dict[Race, str] = {"off": "whole", "on": "raced"}
 BANKS: dict[str, Callable[[Workbench, dict[str, float]], Script]] = {"any order": in_any_order, "best first": best_first}
 WORDS = "lists of words"
-NOTES = (
+COUNTED = (
     f"Organism seed 0 (default recipe) first, another organism second; judge with kappa {KAPPA}; means over {SEEDS} seeds of splits, "
     "orders, proposals and reading errors. 90% of the cold start's own joint share on the confirm half; judged: all that the judge has "
     "read when the round ends that reaches it. Never: the warm start ended below it; all that it judged is counted. In all: until the "
-    "loop ends.",
-    "Any order, best first: twelve candidates as an LLM would word them (tests/benchmarks/candidate_bank.py), offered five a round in an "
-    "order drawn from the seed, or as a proposer would who had read every response without error. Lists of words: the embedded "
-    "proposer, whose lists fit the organism they were found on; a stand-in, as no user pays for reading a rule.",
+    "loop ends."
+)
+NOTE = (
+    "Twelve candidates as an LLM would word them (tests/benchmarks/candidate_bank.py), offered five a round in an order drawn from the "
+    "seed, or, best first, as a proposer would who had read every response without error. Lists of words, which fit the organism they "
+    "were found on, are measured apart (memory_transfer_words)."
+)
+COLUMNS = (
+    "candidates",
+    "second runs",
+    "read",
+    "cold: joint share",
+    "warm: joint share",
+    "cold: judged until 90%",
+    "warm: judged until then",
+    "warm / cold",
+    "by organism",
+    "at most half; never",
+    "judged in all, warm / cold",
 )
 FULL, SMALL = OrganismRecipe(), OrganismRecipe(questions_per_domain=3, responses_per_prompt=1)
 
@@ -71,10 +86,7 @@ class Second:
         return load(folder)
 
 
-SECONDS = (*(Second(seed, FULL) for seed in (1, 2, 3, 4)), *(Second(seed, SMALL) for seed in (1, 2, 3)))
-PROPOSALS = (*BANKS, WORDS)
-BARRED = "any order"
-"""What the bar is held against, on organisms of the default recipe."""
+SECONDS = tuple(Second(seed, FULL) for seed in (1, 2, 3))
 
 
 @dataclass
@@ -223,33 +235,18 @@ def held(of: Sequence[World]) -> bool:
 
 def run(quick: bool) -> Section:
     """Judged responses, warm against cold: over five seeds at most half as many, on every second organism."""
-    first, rows, met = load(FIRST), [], {}
-    for proposals in PROPOSALS:
-        for race in READING:
-            found = worlds(first, SECONDS[:1] if quick else SECONDS, proposals, race, 1 if quick else SEEDS)
-            for recipe in (FULL, SMALL):
-                if of := [world for world in found if world.second.recipe == recipe]:
-                    rows.append(row(proposals, race, of))
-                    met[proposals, recipe, race] = held(of)
-    barred = [f"{READING[race]}: {'met' if met[BARRED, FULL, race] else 'NOT met'}" for race in READING]
+    first, rows, barred = load(FIRST), [], []
+    for proposals, races in (("any order", tuple(READING)), ("best first", ("on",))):
+        for race in races:
+            of = worlds(first, SECONDS[: 1 if quick else None], proposals, race, 1 if quick else SEEDS)
+            rows.append(row(proposals, race, of))
+            barred.append(f"{proposals}, {READING[race]}: {'met' if held(of) else 'NOT met'}")
     return Section(
         title="Memory: what a second run saves",
         command="python -m tests.benchmarks --only memory_transfer",
-        columns=(
-            "candidates",
-            "second runs",
-            "read",
-            "cold: joint share",
-            "warm: joint share",
-            "cold: judged until 90%",
-            "warm: judged until then",
-            "warm / cold",
-            "by organism",
-            "at most half; never",
-            "judged in all, warm / cold",
-        ),
+        columns=COLUMNS,
         rows=rows,
-        bar=f"Bar (scripted proposer and judge, candidates in {BARRED}, second runs {SECONDS[0].prompts_and_responses}): on each organism, "
-        f"over {SEEDS} seeds, at most half as many judged responses. {'; '.join(barred)}.",
-        notes=NOTES,
+        bar=f"Bar (scripted proposer and judge): on each organism, over {SEEDS} seeds, at most half as many judged until 90%, and "
+        f"no warm start that ends below. {'; '.join(barred)}.",
+        notes=(COUNTED, NOTE),
     )
