@@ -45,10 +45,13 @@ class ScriptedCandidate:
     pattern: re.Pattern[str] | None
     rule: Rule | None
 
-    def true_level(self, completion: str) -> int | None:
-        """The level the response really has; None when it cannot be told, -1 when what stands there is no level."""
+    def true_levels(self, completions: Sequence[str]) -> list[int | None]:
+        """The level each response really has; None when it cannot be told, -1 when what stands there is no level."""
         if self.rule is not None:
-            return int(levels(self.rule, [completion])[0])
+            return list(levels(self.rule, completions).tolist())
+        return [self._found(completion) for completion in completions]
+
+    def _found(self, completion: str) -> int | None:
         assert self.pattern is not None  # noqa: S101 - one of the two is required on reading
         found = self.pattern.search(completion)
         if found is None:
@@ -197,7 +200,7 @@ class ScriptedJudge:
         candidate = self._by_id.get(parameter.id)
         true: Sequence[int | None] = [None] * len(texts)
         if candidate is not None:
-            true = [candidate.true_level(completion) for completion in completions]
+            true = candidate.true_levels(completions)
         elif parameter.rule is not None:
             true = levels(Rule.from_dict(parameter.rule), completions).tolist()
         return [self._one(level, parameter, text[0], repeat) for level, text in zip(true, texts, strict=True)]
