@@ -86,7 +86,7 @@ class Second:
         return load(folder)
 
 
-SECONDS = tuple(Second(seed, FULL) for seed in (1, 2, 3))
+SECONDS = (Second(2, FULL), *(Second(seed, SMALL) for seed in (1, 2, 3)))
 
 
 @dataclass
@@ -227,6 +227,12 @@ def row(proposals: str, race: Race, of: Sequence[World]) -> list[str]:
     ]
 
 
+def by_recipe(found: Sequence[World]) -> list[list[World]]:
+    """Worlds whose second runs were recorded alike, together."""
+    recipes = list(dict.fromkeys(world.second.prompts_and_responses for world in found))
+    return [[world for world in found if world.second.prompts_and_responses == recipe] for recipe in recipes]
+
+
 def held(of: Sequence[World]) -> bool:
     """Whether at most half as many are judged on every organism, over its seeds, and every warm start gets there."""
     by_organism = [ratio([world for world in of if world.second == second]) for second in {world.second for world in of}]
@@ -238,9 +244,10 @@ def run(quick: bool) -> Section:
     first, rows, barred = load(FIRST), [], []
     for proposals, races in (("any order", tuple(READING)), ("best first", ("on",))):
         for race in races:
-            of = worlds(first, SECONDS[: 1 if quick else None], proposals, race, 1 if quick else SEEDS)
-            rows.append(row(proposals, race, of))
-            barred.append(f"{proposals}, {READING[race]}: {'met' if held(of) else 'NOT met'}")
+            found = worlds(first, SECONDS[: 1 if quick else None], proposals, race, 1 if quick else SEEDS)
+            for of in by_recipe(found):
+                rows.append(row(proposals, race, of))
+                barred.append(f"{proposals}, {of[0].second.prompts_and_responses}, {READING[race]}: {'met' if held(of) else 'NOT met'}")
     return Section(
         title="Memory: what a second run saves",
         command="python -m tests.benchmarks --only memory_transfer",
