@@ -46,8 +46,9 @@ COUNTED = (
 )
 NOTE = (
     "Twelve candidates as an LLM would word them (tests/benchmarks/candidate_bank.py), offered five a round in an order drawn from the "
-    "seed, or, best first, as a proposer would who had read every response without error. Lists of words, which fit the organism they "
-    "were found on, are measured apart (memory_transfer_words)."
+    "seed, or, best first, as a proposer would who had read every response without error. One of them, harm, explains nearly all that is "
+    "explained and means the same on every organism: this is what a memory saves that holds the right thing. Lists of words, which fit "
+    "the organism they were found on, are measured apart (memory_transfer_words)."
 )
 COLUMNS = (
     "candidates",
@@ -86,7 +87,7 @@ class Second:
         return load(folder)
 
 
-SECONDS = (Second(2, FULL), *(Second(seed, SMALL) for seed in (1, 2, 3)))
+SECONDS = (*(Second(seed, FULL) for seed in (2, 3)), *(Second(seed, SMALL) for seed in (1, 2, 3)))
 
 
 @dataclass
