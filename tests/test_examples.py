@@ -76,6 +76,13 @@ def test_panels_with_one_range_have_one_axis() -> None:
     assert left["here"] == left["there"]
 
 
+def test_no_text_of_a_kept_figure_lies_over_another() -> None:
+    """Every figure in the repository can be read: titles, numbers, names and the words of marks stand apart."""
+    kept = sorted((ROOT / "tests" / "examples").glob("*/figure.svg"))
+    assert kept
+    assert {str(path.parent.name): laid_over(path.read_text("utf-8")) for path in kept} == {path.parent.name: [] for path in kept}
+
+
 def test_a_scripted_judge_reads_the_exact_rule(tmp_path: Path) -> None:
     """The judge of the study reads what the rule says, and is another judge at another kappa."""
     found = []

@@ -16,6 +16,9 @@ KAPPAS = (1.0, 0.9, 0.7, 0.5, 0.3)
 SECOND = 0.8
 """Kappa of the second judge."""
 
+REREAD = ("--reread", "4000")
+"""The whole confirm half is read again: this judge costs nothing, and a correction from few responses a prompt is too large."""
+
 
 def study(out: Path, kept: Path) -> str:
     """Discover the committed run with every judge; what is small goes into `kept`."""
@@ -26,7 +29,7 @@ def study(out: Path, kept: Path) -> str:
         file = out / f"judge-{kappa:g}.toml"
         file.write_text(script(kappa, seed=1), encoding="utf-8")
         judges = ("--proposer", f"scripted:{file}", "--judge", f"scripted:{file}", "--second-judge", f"scripted:{out / 'second.toml'}")
-        discover("--run", RUN, "--out", out / f"kappa-{kappa:g}", *judges, "--rounds", "1", "--memory", "off", "--quiet")
+        discover("--run", RUN, "--out", out / f"kappa-{kappa:g}", *judges, "--rounds", "1", "--memory", "off", "--quiet", *REREAD)
         found[kappa] = read_findings(out / f"kappa-{kappa:g}")
     kept.mkdir(parents=True, exist_ok=True)
     (kept / "report.md").write_text(report(found), encoding="utf-8")
@@ -94,7 +97,8 @@ def report(found: dict[float, Findings]) -> str:
         "# Robustness to the judge",
         "",
         "The committed organism, one order parameter (alignment), judged by scripted judges that replace a reading by a random level with "
-        f"probability 1 - kappa; a second judge with kappa {SECOND:g} and errors of its own reads a part again, and so does the first.",
+        f"probability 1 - kappa; a second judge with kappa {SECOND:g} and errors of its own reads the confirm half again, and so does the "
+        "first.",
         "",
         "![Share by judge](figure.svg)",
         "",
