@@ -114,7 +114,8 @@ def run(quick: bool = False) -> Section:
             f"on {REFERENCE} independent answers per prompt and window checkpoint, the same estimator without any selection.",
             "Rotation: that of this run has a range over leg lengths and thresholds; that of the mean path of "
             f"{REPEATS} runs from the same start on other documents, from inner products between runs, is free of the optimizer's noise "
-            "and has a 95% interval over runs (in parentheses: single runs in which one is found).",
+            "and has a 95% interval over runs (in parentheses: single runs in which one is found). Its rule was fixed on planted paths and "
+            "with these organisms in sight; organisms trained afterwards: `--only rotation`.",
             _over_seeds(organisms),
         ),
     )

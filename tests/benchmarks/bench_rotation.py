@@ -1,8 +1,9 @@
 """How often is a rotation found, with an interval, where training turns, and where it learns nothing new?
 
 Organisms fine-tuned eight times from one start on documents of their own: bad medical advice, which changes them, and good advice, which
-teaches them nothing. The rules of :mod:`probes.lora` and :mod:`probes.repeated_runs` were fixed on planted paths and the first five
-organisms; the others were trained afterwards.
+teaches them nothing. The rules of :mod:`probes.lora` and :mod:`probes.repeated_runs` were fixed on planted paths and with the first five
+organisms in sight (a bend's least size, made for single runs, was given up for a test when the fifth missed it by .01); the others were
+trained afterwards.
 """
 
 from __future__ import annotations
