@@ -180,8 +180,7 @@ def report(tried: list[Tried], truth: dict[float, tuple[float, float]]) -> str:
         *lines(tried, truth),
         "",
         "D[alignment] is not printed where D itself cannot be told from nothing. The reports say themselves what they would have missed: "
-        f"on average a D[O] below {_number(smallest)}. Shares are measured on the confirm half, here {PER_SIDE} responses per prompt, "
-        "which is few: where D is large, D[alignment] is too low.",
+        f"on average a D[O] below {_number(smallest)}. Shares are measured on the confirm half, here {PER_SIDE} responses per prompt.",
         "",
     ]
     return "\n".join(text)
