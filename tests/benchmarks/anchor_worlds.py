@@ -21,7 +21,7 @@ PER_ANCHOR = 3
 WINDOW = 8
 AROUND = 3
 """Splits on both sides of the highest one among which a redraw, and the reference, have to find the highest."""
-POOL = (24, 24)
+POOL = (24, 24, 24)
 """Responses per prompt at each anchor, by block; redraws are taken from all of them."""
 REFERENCE = (12, 52)
 """Responses per prompt at each checkpoint of the windows, by block; the first is scored wherever the highest split is looked for."""
