@@ -119,7 +119,7 @@ def figure(found: dict[float, Findings]) -> str:
     for reading, name in (("repeat", "corrected by repeat"), ("second judge", "corrected by 2nd judge")):
         values = [next((a.noise_free_share for a in each.agreement if a.reading == reading), None) for each in parts]
         series.append(_series(name, kappas, values))
-    return chart([Panel("Alignment's share of D", series, "kappa of the judge", y_range=(0.0, 1.2), height=260)])
+    return chart([Panel("Alignment's share of D", series, "kappa of the judge", height=260)])
 
 
 def _series(name: str, x: list[float], values: Sequence[object]) -> Series:
