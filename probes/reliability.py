@@ -113,12 +113,21 @@ def noise_free_share(contrast: Contrast, first: Levels, second: Levels) -> Inter
 def _sums(part: Contrast, centred: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """`(6, n_groups)` sums by jackknife group: cov(s, a), cov(s, b), the responses' own part of their product, cov(a, b), var(s), weight.
 
-    Centring takes `1 - sum w^2` of a prompt's covariance away; it is given back (for s only where s is not the side, whose mean is 0 by
-    design).
+    Centring within prompt takes of a covariance what lies within the strata that a fixed number was drawn from, `sum w^2` of it: the same
+    two corrections as in `probes.explained_share.for_fixed_sides`. (With `sum w^2` of everything instead, an organism's share of .79 came
+    out as .88 where 8 responses a prompt from several anchors were read again.)
     """
     w, s, (a, b) = part.weight, part.s, centred.T
-    left = (1 - np.bincount(part.prompt, weights=w * w))[part.prompt]
-    of_s = left if part.likelihoods else np.ones_like(left)
+    total = float(total_per_prompt(part).mean())
+    lost = np.bincount(part.prompt, weights=w * w)
+    within = part.within_strata(total)
+    of_s = (1 - within * lost)[part.prompt]
+    between = (1 - within) / total if total > 0 else 1.0
+    straight = float(np.sum(w * s * a / of_s) * np.sum(w * s * b / of_s) - np.sum((w * s / of_s) ** 2 * a * b))
+    varies = float(np.sum(w * a * b / (1 - lost)[part.prompt])) * part.n_prompts
+    # D[O] to first order, which is all that the small correction of the levels' variance needs; only noise takes it out of [0, D]
+    shown = min(max(straight / varies, 0.0), total) if varies > 0 else 0.0
+    left = (1 - (1 - between * shown) * lost)[part.prompt]
     own = w * w * s * s * a * b / of_s**2
     spread = (total_per_prompt(part) / np.bincount(part.prompt))[part.prompt]
     rows = (w * s * a / of_s, w * s * b / of_s, own, w * a * b / left, spread, w)

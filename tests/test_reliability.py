@@ -123,3 +123,22 @@ def test_agreement_comes_with_intervals_over_prompts() -> None:
     for interval in (found.weighted_kappa, found.krippendorff_alpha):
         assert interval.low < 0.64 < interval.high
         assert interval.high - interval.low < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihoods", [True, False])
+def test_few_responses_a_prompt_do_not_make_the_noise_free_share_larger_or_smaller(likelihoods: bool, rng: np.random.Generator) -> None:
+    """An exact label read twice shows its own share with four to six responses a prompt, from several anchors or from two sides."""
+    run = planted_run(rng, n_prompts=24, effects=[4.0], hidden=0.8, course=np.linspace(0, 1, 6))
+    left, right, drawn_at, n_each = ((0, 1, 2), (3, 4, 5), range(6), 1) if likelihoods else ((0,), (5,), (0, 5), 4)
+    p, q = run.mixture(left), run.mixture(right)
+    m, s, x = (p + q) / 2, (p - q) / (p + q), run.labels[0]
+    x = x - (m * x).sum(axis=1, keepdims=True)
+    truth = float((m * x * s).sum() ** 2 / (m * x * x).sum() / ((m * s * s).sum() if likelihoods else 24))
+    found = []
+    for _ in range(60):
+        sample = draw(run, tuple(drawn_at), n_each, rng)
+        contrast = contrast_of(sample, left, right, likelihoods=likelihoods)
+        label = sample.labels_of(run)[0][contrast.index]
+        found.append(noise_free_share(contrast, label, label).estimate)
+    assert abs(np.mean(found) - truth) < 0.02 + 2 * np.std(found) / np.sqrt(60)
