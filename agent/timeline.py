@@ -10,8 +10,8 @@ from agent.errors import ConfigError
 from agent.judge import make_judge
 from agent.mechanism import mechanism_record
 from agent.proposer import make_proposer
-from agent.records import EventRecord, OrderRecord, RepeatedRecord, Timeline
-from agent.timing import Place, lag_of, order_of, places_of, training_record, transition_record
+from agent.records import EventRecord, RepeatedRecord, Timeline
+from agent.timing import Place, lag_of, order_of, order_record, places_of, training_record, transition_record
 from agent.workbench import Workbench
 from tracing import load
 from tracing.run_directory import MANIFEST_NAME
@@ -60,9 +60,5 @@ def with_repeats(timeline: Timeline, repeated: RepeatedRecord) -> Timeline:
     events = sorted((*timeline.events, event), key=lambda each: each.place.estimate or 0.0)
     at = events.index(event)
     pairs = [(other, event) for other in events[:at]] + [(event, other) for other in events[at + 1 :]]
-    lags = [(first, second, lag_of(first.place, second.place)) for first, second in pairs]
-    order = [
-        OrderRecord(first=first.name, second=second.name, lag=lag, settled=lag.low is not None and lag.low > 0)
-        for first, second, lag in lags
-    ]
+    order = [order_record(first.name, second.name, lag_of(first.place, second.place)) for first, second in pairs]
     return timeline.model_copy(update={"repeated": repeated, "events": tuple(events), "order": (*timeline.order, *order)})

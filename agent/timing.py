@@ -107,7 +107,12 @@ def _order_of(first: Place, second: Place, n: int) -> OrderRecord:
         lag = estimate_of(jackknife(difference, second.loo - first.loo), n)
     else:
         lag = lag_of(first.place, second.place)
-    return OrderRecord(first=first.name, second=second.name, lag=lag, settled=lag.low is not None and lag.low > 0)
+    return order_record(first.name, second.name, lag)
+
+
+def order_record(first: str, second: str, lag: Estimate) -> OrderRecord:
+    """Two events by name and their lag: settled when all of its interval lies above 0."""
+    return OrderRecord(first=first, second=second, lag=lag, settled=lag.low is not None and lag.low > 0)
 
 
 def lag_of(first: Estimate, second: Estimate) -> Estimate:

@@ -288,13 +288,17 @@ def for_fixed_sides(contrast: Contrast, products: np.ndarray, total: np.ndarray 
         As `products`.
     """
     v = np.bincount(contrast.prompt, weights=contrast.weight**2)
-    within = contrast.within_strata(total)
+    within, between = strata_parts(contrast, total)
     raw = products / np.maximum(1 - within * v, ALONE) ** 2
-    # part of D[O] that lies between the strata, 1 for two sides
-    between = np.divide(1 - within, total, out=np.ones_like(total, dtype=np.float64), where=np.asarray(total) > 0)
     straight, fed_back = ((raw * part).sum(axis=-1, keepdims=True) / n_prompts for part in (1 - v, between * v))
     shown = straight / np.maximum(1 - fed_back, _LEAST_FEEDBACK)
     return np.asarray(raw * (1 - (1 - between * shown) * v))
+
+
+def strata_parts(contrast: Contrast, total: np.ndarray | float) -> tuple[np.ndarray | float, np.ndarray]:
+    """Part of s^2 that lies within the strata (`Contrast.within_strata`), and part of D[O] between them, 1 for two sides."""
+    within = contrast.within_strata(total)
+    return within, np.divide(1 - within, total, out=np.ones_like(total, dtype=np.float64), where=np.asarray(total) > 0)
 
 
 def _explained_by_prompt(contrast: Contrast, x: np.ndarray) -> Explained:

@@ -111,6 +111,15 @@ def normalised(gram: FloatArray, min_norm: float = MIN_NORM) -> FloatArray:
     return np.asarray(gram / np.outer(divisor, divisor))
 
 
+def squared_legs(gram: FloatArray, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Squared legs before and after the steps k to n - k - 1 of a trajectory, and their inner product, each `(n_steps - 2k,)`."""
+    n, d = len(gram), np.diag(gram)
+    t = np.arange(k, n - k)
+    before = d[t - k] - 2 * gram[t - k, t] + d[t]
+    after = d[t + k] - 2 * gram[t + k, t] + d[t]
+    return before, after, gram[t - k, t + k] - gram[t - k, t] - gram[t + k, t] + d[t]
+
+
 def local_cosine(gram: FloatArray, k: int, min_leg: float = MIN_LEG) -> FloatArray:
     """Local cosine `c_k(t) = cos(v[t-k] - v[t], v[t+k] - v[t])`: straight -1, right angle 0, reversal +1.
 
@@ -128,11 +137,8 @@ def local_cosine(gram: FloatArray, k: int, min_leg: float = MIN_LEG) -> FloatArr
     n = len(gram)
     if k < 1 or n < 2 * k + 1:
         raise SampleError(f"expected k from 1 to {(n - 1) // 2} for {n} checkpoints, found {k}")
-    t = np.arange(k, n - k)
-    d = np.diag(gram)
-    before = d[t - k] - 2 * gram[t - k, t] + d[t]
-    after = d[t + k] - 2 * gram[t + k, t] + d[t]
-    product = gram[t - k, t + k] - gram[t - k, t] - gram[t + k, t] + d[t]
+    t, d = np.arange(k, n - k), np.diag(gram)
+    before, after, product = squared_legs(gram, k)
     # Differences of nearly equal numbers: what is below rounding is no leg.
     rounding = 64 * np.finfo(float).eps * np.maximum(d[t], np.maximum(d[t - k], d[t + k]))
     legs = np.sqrt(np.where(before > rounding, before, 0.0)), np.sqrt(np.where(after > rounding, after, 0.0))
@@ -300,7 +306,11 @@ def place_over_runs(rotations: Mapping[str, Rotation] | Sequence[Rotation], conf
     found = list(rotations.values()) if isinstance(rotations, Mapping) else list(rotations)
     if not found:
         raise SampleError("expected at least one run with a rotation, found none")
-    places = np.array([each.step for each in found])
-    n = len(places)
-    left_out = (places.sum() - places) / (n - 1) if n > 1 else np.full(1, np.nan)
-    return jackknife(float(places.mean()), left_out, confidence)
+    return mean_over_runs([each.step for each in found], confidence)
+
+
+def mean_over_runs(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of a number that every run has, with Student's interval over the runs; limits are NaN for a single run."""
+    of_each, n = np.asarray(values, dtype=np.float64), len(values)
+    left_out = (of_each.sum() - of_each) / (n - 1) if n > 1 else np.full(1, np.nan)
+    return jackknife(float(of_each.mean()), left_out, confidence)

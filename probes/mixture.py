@@ -43,9 +43,7 @@ def sum_by(prompt: np.ndarray, values: np.ndarray, n_prompts: int) -> np.ndarray
 def normalised(log_raw: np.ndarray, prompt: np.ndarray) -> np.ndarray:
     """Weights with logarithms `(n, k)` up to a constant, not NaN, made to sum to 1 within each prompt (codes `0..P-1`)."""
     order, starts = _by_prompt(prompt)
-    # relative to the largest of its prompt no weight is lost where anchors miss a law by hundreds of nats (mean weights say so)
-    top = np.maximum.reduceat(log_raw[order], starts, axis=0)
-    weight = np.exp(log_raw - np.where(np.isfinite(top), top, 0.0)[prompt])
+    weight, _ = _relative(log_raw, prompt, starts.size)
     return np.asarray(weight / np.add.reduceat(weight[order], starts, axis=0)[prompt])
 
 
@@ -195,9 +193,7 @@ def weights_of(log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int) -> Weigh
     usable = ~np.isnan(log_raw)
     safe = np.where(usable, log_raw, -np.inf)
     n = sum_by(prompt, usable.astype(float), n_prompts)
-    top = _max_by(prompt, safe, n_prompts)
-    # relative to the largest of its prompt no weight is lost where anchors miss a law by hundreds of nats: the mean says so, the size is 1
-    relative = np.exp(safe - np.where(np.isfinite(top), top, 0.0)[prompt])
+    relative, top = _relative(safe, prompt, n_prompts)
     total, square = sum_by(prompt, relative, n_prompts), sum_by(prompt, relative**2, n_prompts)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         scale = np.exp(top)
@@ -208,12 +204,15 @@ def weights_of(log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int) -> Weigh
     return Weights(np.exp(np.minimum(safe, 300.0)), prompt, ess, mean, error)
 
 
-def _max_by(prompt: np.ndarray, values: np.ndarray, n_prompts: int) -> np.ndarray:
-    out = np.full((n_prompts, values.shape[1]), -np.inf)
-    order = np.argsort(prompt, kind="stable")
-    present, starts = np.unique(prompt[order], return_index=True)
-    out[present] = np.maximum.reduceat(values[order], starts, axis=0)
-    return out
+def _relative(log_raw: np.ndarray, prompt: np.ndarray, n_prompts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights over the largest of their prompt, and its logarithm by prompt (-inf where none is positive).
+
+    So no weight is lost where anchors miss a law by hundreds of nats: the mean weight says so, the largest is 1.
+    """
+    top = np.full((n_prompts, log_raw.shape[1]), -np.inf)
+    order, starts = _by_prompt(prompt)
+    top[prompt[order][starts]] = np.maximum.reduceat(log_raw[order], starts, axis=0)
+    return np.exp(log_raw - np.where(np.isfinite(top), top, 0.0)[prompt]), top
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from probes.agreement import Agreement, agreement
 from probes.dissimilarity import Contrast
 from probes.errors import SampleError, ShapeError
-from probes.explained_share import center_within_prompt, total_per_prompt
+from probes.explained_share import center_within_prompt, strata_parts, total_per_prompt
 from probes.resampling import Interval, jackknife
 
 Levels = npt.NDArray[np.int64]
@@ -120,17 +120,16 @@ def _sums(part: Contrast, centred: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     w, s, (a, b) = part.weight, part.s, centred.T
     total = float(total_per_prompt(part).mean())
     lost = np.bincount(part.prompt, weights=w * w)
-    within = part.within_strata(total)
+    within, between = strata_parts(part, total)
     of_s = (1 - within * lost)[part.prompt]
-    between = (1 - within) / total if total > 0 else 1.0
-    straight = float(np.sum(w * s * a / of_s) * np.sum(w * s * b / of_s) - np.sum((w * s / of_s) ** 2 * a * b))
+    s_a, s_b, own = w * s * a / of_s, w * s * b / of_s, (w * s / of_s) ** 2 * a * b
+    straight = float(s_a.sum() * s_b.sum() - own.sum())
     varies = float(np.sum(w * a * b / (1 - lost)[part.prompt])) * part.n_prompts
     # D[O] to first order, which is all that the small correction of the levels' variance needs; only noise takes it out of [0, D]
     shown = min(max(straight / varies, 0.0), total) if varies > 0 else 0.0
     left = (1 - (1 - between * shown) * lost)[part.prompt]
-    own = w * w * s * s * a * b / of_s**2
     spread = (total_per_prompt(part) / np.bincount(part.prompt))[part.prompt]
-    rows = (w * s * a / of_s, w * s * b / of_s, own, w * a * b / left, spread, w)
+    rows = (s_a, s_b, own, w * a * b / left, spread, w)
     return np.stack([np.bincount(part.group, weights=row, minlength=int(part.group.max()) + 1) for row in rows])
 
 

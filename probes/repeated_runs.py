@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from probes.errors import SampleError, ShapeError
-from probes.lora import STRAIGHT, leg_lengths
+from probes.lora import STRAIGHT, leg_lengths, squared_legs
 
 FloatArray = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating]
@@ -180,13 +180,9 @@ def rotation_over_runs(
 
 
 def _legs(gram: FloatArray, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Squared legs before and after every step and their inner product; NaN within k of an end."""
-    n = len(gram)
-    t, d = np.arange(k, n - k), np.diag(gram)
-    out = np.full((3, n), np.nan)
-    out[0, t] = d[t - k] - 2 * gram[t - k, t] + d[t]
-    out[1, t] = d[t + k] - 2 * gram[t + k, t] + d[t]
-    out[2, t] = gram[t - k, t + k] - gram[t - k, t] - gram[t + k, t] + d[t]
+    """Of every step; NaN within k of an end."""
+    out = np.full((3, len(gram)), np.nan)
+    out[:, k : len(gram) - k] = squared_legs(gram, k)
     return out[0], out[1], out[2]
 
 

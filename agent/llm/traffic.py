@@ -31,6 +31,7 @@ class Line:
         first: Held by the request that goes before all others.
         asked: Requests on their way or answered, by key.
         proven: Whether one of them came back.
+        apart: Least seconds between two requests.
     """
 
     ask: Ask
@@ -38,12 +39,13 @@ class Line:
     first: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked: dict[str, asyncio.Future[Answer | None]] = field(default_factory=dict)
     proven: bool = False
+    apart: float = 0.0
     _free_at: float = 0.0
 
     async def leave(self) -> None:
         """Wait for one's turn."""
         now = asyncio.get_running_loop().time()
-        self._free_at = max(now, self._free_at + GENTLY)
+        self._free_at = max(now, self._free_at + self.apart)
         if self._free_at > now:
             await asyncio.sleep(self._free_at - now)
 
@@ -104,7 +106,7 @@ class Traffic:
         left = False
         try:
             async with self._provider.session() as ask:
-                line = Line(ask, asyncio.Semaphore(in_flight), proven=self._proven)
+                line = Line(ask, asyncio.Semaphore(in_flight), proven=self._proven, apart=GENTLY)
                 while True:
                     awake.clear()
                     with self._lock:

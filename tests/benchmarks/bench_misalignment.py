@@ -26,9 +26,9 @@ from probes.checkpoints import AdapterSubjects, Checkpoints
 from probes.dissimilarity import likelihood_contrast
 from probes.explained_share import explained, length_bins
 from probes.likelihood import Request
+from probes.lora import mean_over_runs
 from probes.organism import FineTuning, deterministic, fine_tune, set_adapter
 from probes.organism_truth import Attributes, read_attributes
-from probes.resampling import jackknife
 from probes.sampler import sample
 from tests.benchmarks.organisms import SEEDS, TrainedOrganism, trained_organism
 from tests.benchmarks.repeated_organisms import REPEATS, Turned, base_subject, turned
@@ -234,7 +234,7 @@ def _over_seeds(organisms: list[Organism]) -> str:
             lags.append(turn.step - peak.estimate)
     if len(lags) < 2:
         return "Fewer than two organisms turn: no place over seeds."
-    place, lag = (jackknife(float(x.mean()), (x.sum() - x) / (x.size - 1)) for x in (np.array(turns), np.array(lags)))
+    place, lag = mean_over_runs(turns), mean_over_runs(lags)
     return (
         f"Rotation over {len(turns)} seeds: step {place.estimate:.1f} [{place.low:.1f}, {place.high:.1f}], "
         f"{lag.estimate:.1f} [{lag.low:.1f}, {lag.high:.1f}] steps after the peak of D."

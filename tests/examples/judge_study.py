@@ -17,7 +17,7 @@ SECOND = 0.8
 """Kappa of the second judge."""
 
 REREAD = ("--reread", "4000")
-"""The whole confirm half is read again: this judge costs nothing, and a correction from few responses a prompt is too large."""
+"""The whole confirm half is read again: this judge costs nothing, and more readings make a narrower correction."""
 
 
 def study(out: Path, kept: Path) -> str:
